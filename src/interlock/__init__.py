@@ -1,0 +1,1 @@
+"""Interlock stands between an AI agent and the world."""

@@ -1,0 +1,1 @@
+"""Can we afford it, and is it getting anywhere: meters, prices, loops."""

@@ -1,0 +1,1 @@
+"""Faults, and the drill. Ships with the product."""

@@ -1,0 +1,1 @@
+"""The YAML as types, and the only place where parts are wired."""

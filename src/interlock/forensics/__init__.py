@@ -1,0 +1,1 @@
+"""Recorded runs: readers, and the live funnel driven by them."""

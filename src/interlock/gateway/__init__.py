@@ -1,0 +1,1 @@
+"""The call: the funnel, and the one way to a tool."""

@@ -1,0 +1,1 @@
+"""Has it been done: one effect per key, one run per request."""

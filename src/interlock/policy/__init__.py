@@ -1,0 +1,1 @@
+"""May this happen: allow lists, switches, approvals."""

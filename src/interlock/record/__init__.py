@@ -1,0 +1,1 @@
+"""What is written down: one structured record per run, redacted, to several sinks."""

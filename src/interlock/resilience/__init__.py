@@ -1,0 +1,1 @@
+"""Will it survive the tool: retry, breaker, limits, timeouts, classification of failures."""

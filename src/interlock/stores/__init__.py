@@ -1,0 +1,1 @@
+"""Where it is kept. Only config names a store."""

@@ -1,0 +1,1 @@
+"""The run: opened, driven, stopped; always answered with a RunResult."""
