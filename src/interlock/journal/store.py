@@ -1,0 +1,272 @@
+"""The narrow port behind which claims and runs are kept, and the words it speaks.
+
+One state machine, two flat implementations (`stores/`), one contract suite. A claim goes
+`intent → done | failed_clean | in_doubt`, and `in_doubt → done | failed_clean` when a lookup, a late answer
+or a person closes it. An intent is durable before anything leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+__all__ = [
+    "Begun",
+    "Claim",
+    "ClaimState",
+    "Fenced",
+    "Intent",
+    "Journal",
+    "KilledAtClaim",
+    "NewRun",
+    "RunRow",
+    "RunState",
+    "RunStore",
+    "Settlement",
+    "SpentApproval",
+]
+
+
+class ClaimState(StrEnum):
+    """Where a claim stands."""
+
+    INTENT = "intent"
+    DONE = "done"
+    FAILED_CLEAN = "failed_clean"
+    IN_DOUBT = "in_doubt"
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PARKED = "parked"
+    ENDED = "ended"
+
+
+class KilledAtClaim(Exception):
+    """A kill was committed before the intent: nothing is written. `args[0]` is the kill's reason."""
+
+
+class Fenced(Exception):
+    """The run has another owner by now: nothing is written."""
+
+
+class SpentApproval(Exception):
+    """The approval is not there, not granted, expired or already consumed: nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A write that is about to be sent.
+
+    Attributes:
+        key: 24 bytes: time of the request's first claim (8, big-endian milliseconds), then 16 of the digest.
+        request_id: The root's. run_id: the root run's. path: child path below the root.
+        args_digest: Keyed digest of the arguments.
+        sent_key: What the remote receives as idempotency key. fence: of the run's owner at this moment.
+        agent: For the kill switch of scope agent. approval_id: granted approval that this claim consumes.
+        turn, seq: Model turn and n-th call of the run, for people.
+    """
+
+    key: bytes
+    tenant_id: str
+    request_id: str
+    run_id: str
+    path: str
+    agent: str
+    tool: str
+    args_digest: bytes
+    occurrence: int
+    on_unknown: str
+    sent_key: str
+    fence: int
+    turn: int
+    seq: int
+    approval_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claim is closed, or left open.
+
+    Attributes:
+        state: DONE, FAILED_CLEAN or IN_DOUBT.
+        result: Canonical JSON of the output (DONE); None where it is not kept.
+        verified: False for an output that failed validation: the write happened, its answer cannot be believed.
+        evidence: How we know: one dict an attempt, plus who or what closed it; no content.
+        by: `tool`, `lookup`, `late_answer`, `shutdown`, or the name of a person.
+    """
+
+    state: ClaimState
+    result: bytes | None = None
+    verified: bool = True
+    evidence: Sequence[Mapping[str, Any]] = ()
+    by: str = "tool"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row of the journal. Times are wall-clock seconds (Unix); `result` is unsealed JSON or None."""
+
+    key: bytes
+    tenant_id: str
+    request_id: str
+    run_id: str
+    path: str
+    agent: str
+    tool: str
+    args_digest: bytes
+    occurrence: int
+    on_unknown: str
+    sent_key: str
+    state: ClaimState
+    fence: int
+    sends: int
+    first_sent_at: float
+    last_sent_at: float
+    settled_at: float | None = None
+    result: bytes | None = None
+    result_kept: bool = False
+    verified: bool = True
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    settled_by: str = ""
+    settle_reason: str = ""
+    turn: int = 0
+    seq: int = 0
+
+
+class Journal(Protocol):
+    """Claims of writes. Every method that changes something returns after its commit (group commit)."""
+
+    async def find(self, key: bytes) -> Claim | None:
+        """Return the claim with this key, or None."""
+        ...
+
+    async def claim(self, intent: Intent) -> Claim | None:
+        """Commit the intent and return None; or return the claim that stands there, and write nothing.
+
+        A standing claim in state FAILED_CLEAN is replaced by the new intent (None is returned). In the same
+        transaction: the run's fence is checked, the kill switches are read, the approval is consumed.
+
+        Raises:
+            Fenced, KilledAtClaim, SpentApproval: Nothing was written.
+            StoreUnavailable: It is not known that the intent is durable: nothing may be sent.
+        """
+        ...
+
+    async def resend(self, key: bytes, fence: int) -> None:
+        """Count one more send of a claim that is INTENT or IN_DOUBT; its state becomes INTENT.
+
+        Raises:
+            Fenced, KilledAtClaim, StoreUnavailable: As `claim`.
+        """
+        ...
+
+    async def settle(self, key: bytes, settlement: Settlement) -> bool:
+        """Close the claim if it is INTENT or IN_DOUBT; return whether it was. A closed claim never changes."""
+        ...
+
+    async def doubts(self, tenant_id: str | None = None, *, unverified: bool = False) -> list[Claim]:
+        """Return claims IN_DOUBT (or DONE and unverified), oldest first."""
+        ...
+
+    async def claims_of(self, run_id: str) -> list[Claim]:
+        """Return the claims of a root run in order of key and seq."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that wants to begin. `payload_hash` is None where the caller gave no request id."""
+
+    run_id: str
+    tenant_id: str
+    request_id: str
+    agent: str
+    payload_hash: str | None
+    root_run_id: str
+    path: str = ""
+    task: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the store knows it. `record` is the article's structured record; `output` unsealed JSON."""
+
+    run_id: str
+    tenant_id: str
+    request_id: str
+    agent: str
+    state: RunState
+    reason: str | None
+    payload_hash: str | None
+    fence: int
+    attempts: int
+    request_time_ms: int
+    root_run_id: str
+    path: str
+    started_at: float
+    ended_at: float | None = None
+    record: Mapping[str, Any] | None = None
+    output: bytes | None = None
+    output_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Answer to `begin`: `fresh` means that this caller owns the run now; else `row` is the standing one."""
+
+    fresh: bool
+    row: RunRow
+
+
+class RunStore(Protocol):
+    """Runs and their records."""
+
+    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
+        """Claim (tenant, request id) in one atomic insert, with the payload's hash; durable when it returns.
+
+        `resume` re-opens a standing PARKED run of the same request under its own run id (state RUNNING, fence
+        and attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same
+        `request_time_ms`, so that effect keys stay. Anything else that stands is returned, untouched.
+        """
+        ...
+
+    def begin_soon(self, run: NewRun) -> int:
+        """Queue the row of a run whose request id is fresh (nobody else can hold it), without waiting.
+
+        Return its `request_time_ms`. The row commits before, or together with, any intent of the run.
+        """
+        ...
+
+    async def end(
+        self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
+    ) -> None:
+        """Write the outcome once; a fenced owner writes nothing. Durable when it returns."""
+        ...
+
+    def end_soon(
+        self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
+    ) -> None:
+        """Queue the outcome of a run whose request nobody else can ask for; written within 0.25 s."""
+        ...
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """Return one run, with its record."""
+        ...
+
+    async def runs(
+        self,
+        *,
+        tenant_id: str | None = None,
+        reason: str | None = None,
+        state: RunState | None = None,
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """Return the newest runs first."""
+        ...
