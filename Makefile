@@ -1,0 +1,83 @@
+# One command for each thing one does here. Every target makes its own virtual environment first.
+#   make drill      see the incidents happen bare, and not happen under Interlock (under a minute)
+#   make test       all tests but the long ones; `make full` adds those, the checklist and the benchmarks
+#   make lint       ruff, mypy, import-linter, pyright: all of them, without changing a file
+#   make bench      the benchmarks; writes docs/measured.md
+#   make docs       writes the generated reference pages and runs the code of the documentation
+#   make checklist  switches each guard and each setting off in a copy and requires that a named test fails
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first Python on the path that is new enough. `make PYTHON=/path/to/python …` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+BASE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+# Arguments for the program behind a target: make drill ARGS="--seed 2 --json"
+ARGS ?=
+WORKERS ?= auto
+
+.PHONY: help venv drill test full lint format bench docs checklist coverage clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Interlock needs Python 3.11 or newer: make PYTHON=/path/to/python venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment: install its venv module" >&2; exit 1; }
+
+$(BASE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing Interlock into $(VENV)" >&2
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing Interlock and its development tools into $(VENV)" >&2
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(BASE) $@
+
+venv: $(DEV)
+
+drill: $(BASE)
+	@$(BIN)/interlock drill $(ARGS)
+
+test: $(DEV)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not full" $(ARGS)
+
+full: $(DEV)
+	@INTERLOCK_TEST_FULL=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	@$(MAKE) checklist
+	@$(MAKE) bench
+
+lint: $(DEV)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pyright
+
+format: $(DEV)
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+bench: $(DEV)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(DEV)
+	@$(BIN)/python tools/reference.py
+	@$(BIN)/python -m pytest -q tests/docs tests/test_runbooks.py
+
+checklist: $(DEV)
+	@$(BIN)/python tools/checklist.py $(ARGS)
+
+coverage: $(DEV)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not full" --cov --cov-report=term $(ARGS)
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* dist build
