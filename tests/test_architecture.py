@@ -59,12 +59,18 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def imports_of_ours(node: ast.AST) -> Iterator[int]:
-    for child in ast.walk(node):
-        if isinstance(child, ast.Import) and any(a.name.split(".")[0] == "interlock" for a in child.names):
-            yield child.lineno
-        elif isinstance(child, ast.ImportFrom) and (child.level or f"{child.module}.".startswith("interlock.")):
-            yield child.lineno
+def modules_named(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return ["interlock" if node.level else node.module or ""]
+    return []
+
+
+def imports_of_ours(tree: ast.AST) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if any(name.split(".")[0] == "interlock" for name in modules_named(node)):
+            yield node.lineno
 
 
 def lazy_imports(tree: ast.Module) -> set[int]:
