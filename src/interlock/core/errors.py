@@ -71,10 +71,12 @@ class InterlockError(Exception):
     Attributes:
         reason: Why a run that does not catch this error ends.
         status: What the run's trace says of the call.
+        transient: A failure that passes by itself (429, 5xx, timeout): it does not count as a repeat.
     """
 
     reason: StopReason = StopReason.INTERNAL_ERROR
     status: str = "error"
+    transient: bool = False
     default_for_model = "The call failed."
 
     def __init__(
@@ -145,6 +147,7 @@ class StoreUnavailable(InterlockError):
     """The store cannot be read or written."""
 
     reason = StopReason.STORE_UNAVAILABLE
+    transient = True
     status = "refused"
     default_for_model = "Writes are not possible at present; nothing was sent."
 
@@ -193,6 +196,7 @@ class CircuitOpen(InterlockError):
     """The tool has been failing and is not called for a while."""
 
     reason = StopReason.CIRCUIT_OPEN
+    transient = True
     status = "refused"
     default_for_model = "This tool is unavailable at present. It was not executed."
 
@@ -225,6 +229,7 @@ class ToolTimeout(InterlockError):
     """The tool did not answer in time."""
 
     reason = StopReason.TOOL_TIMEOUT
+    transient = True
     status = "timeout"
     default_for_model = "The tool did not answer in time."
 
@@ -233,6 +238,7 @@ class RateLimited(InterlockError):
     """The remote, or our own limiter, says: too many requests."""
 
     reason = StopReason.TOOL_RATE_LIMIT
+    transient = True
     status = "rate_limited"
     default_for_model = "The tool is rate limited. It did not execute the call."
 
