@@ -1,7 +1,7 @@
 """The sections of the configuration file, as frozen values; their defaults are profile `default`.
 
-Where a cap may be None, None means unlimited. `settings.py` fills these from YAML, `build.py` turns them
-into the options of the guards.
+Where a cap may be None, None means unlimited. Where a section is one guard's options, it *is* these options,
+and adds only the ranges that a file must keep; the others are turned into options by `build.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from interlock.budget.loops import LoopOptions
+from interlock.budget.meter import BudgetOptions
+from interlock.budget.prices import ModelPrice
 from interlock.config.quantities import Count, CountOrZero, Globs, Seconds, Tokens, Usd, Word, nothing
 from interlock.config.tool_sections import ToolSettings
-from interlock.core.reasons import BUDGET_REASONS, StopReason
+from interlock.core.reasons import StopReason
+from interlock.policy.switches import SafeModeOptions
+from interlock.record.lines import LoggingOptions
+from interlock.record.redact import DEFAULT_KEYS
+from interlock.supervisor.stopping import DEFAULT_STOP_ON
 
 __all__ = [
     "AgentSettings",
@@ -33,18 +40,9 @@ __all__ = [
     "ValidationSettings",
 ]
 
-DEFAULT_STOP_ON = BUDGET_REASONS | {
-    StopReason.LOOP_DETECTED,
-    StopReason.NO_PROGRESS,
-    StopReason.KILLED,
-    StopReason.OUTCOME_UNKNOWN,
-    StopReason.TOOL_AUTH_FAILED,
-}
-DEFAULT_REDACT = ("authorization", "cookie", "token", "api_key", "password", "secret")
-
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class Budgets(BudgetOptions):
     """Caps of one run; null is unlimited.
 
     Attributes:
@@ -88,7 +86,7 @@ class NarrowBudgets:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopSettings:
+class LoopSettings(LoopOptions):
     """When a run is going round in circles; null switches a rule off.
 
     Attributes:
@@ -187,7 +185,7 @@ class ApprovalSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PriceSettings:
+class PriceSettings(ModelPrice):
     """Price of one model, in dollars a million tokens.
 
     Attributes:
@@ -200,7 +198,7 @@ class PriceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggingSettings:
+class LoggingSettings(LoggingOptions):
     """Log lines: one a call and one a run.
 
     Attributes:
@@ -214,7 +212,7 @@ class LoggingSettings:
     level: Literal["debug", "info", "warning", "error"] = "warning"
     structured: bool = True
     include: tuple[Word, ...] | None = None
-    redact: tuple[Word, ...] = DEFAULT_REDACT
+    redact: tuple[Word, ...] = DEFAULT_KEYS
     to: Word = "stderr"
 
 
@@ -230,7 +228,7 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SafeModeSettings:
+class SafeModeSettings(SafeModeOptions):
     """The narrow mode for emergencies: reads only, one attempt each.
 
     Attributes:
