@@ -21,6 +21,7 @@ __all__ = [
     "Journal",
     "KilledAtClaim",
     "NewRun",
+    "Refused",
     "RunRow",
     "RunState",
     "RunStore",
@@ -47,16 +48,33 @@ class RunState(StrEnum):
     ENDED = "ended"
 
 
-class KilledAtClaim(Exception):
-    """A kill was committed before the intent: nothing is written. `args[0]` is the kill's reason."""
+class Refused(Exception):
+    """The store says no to one change: nothing of it is written, and the store itself is well."""
 
 
-class Fenced(Exception):
-    """The run has another owner by now: nothing is written."""
+class KilledAtClaim(Refused):
+    """A kill, or safe mode, was committed before the intent.
+
+    Attributes:
+        kind: `kill` or `safe_mode`. scope, subject: whom it concerns (`global`, `tenant`, `agent`, `tool`, `run`).
+        reason, actor: Why, and who.
+    """
+
+    def __init__(self, kind: str, scope: str, subject: str, reason: str, actor: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.scope = scope
+        self.subject = subject
+        self.reason = reason
+        self.actor = actor
 
 
-class SpentApproval(Exception):
-    """The approval is not there, not granted, expired or already consumed: nothing is written."""
+class Fenced(Refused):
+    """The run has another owner by now, or has ended."""
+
+
+class SpentApproval(Refused):
+    """The approval is not there, not granted, expired, already consumed, or for another effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,7 @@ class Intent:
         sent_key: What the remote receives as idempotency key. fence: of the run's owner at this moment.
         agent: For the kill switch of scope agent. approval_id: granted approval that this claim consumes.
         turn, seq: Model turn and n-th call of the run, for people.
+        observing: `mode: observe`: safe mode does not hold this intent up; a kill does.
     """
 
     key: bytes
@@ -87,6 +106,7 @@ class Intent:
     turn: int
     seq: int
     approval_id: str | None = None
+    observing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +179,10 @@ class Journal(Protocol):
         """
         ...
 
-    async def resend(self, key: bytes, fence: int) -> None:
-        """Count one more send of a claim that is INTENT or IN_DOUBT; its state becomes INTENT.
+    async def resend(self, key: bytes, run_id: str, fence: int, *, observing: bool = False) -> Claim | None:
+        """Count one more send of a claim that is INTENT or IN_DOUBT; its state becomes INTENT, its owner the run.
+
+        Return None when it may be sent; or the claim, when it was closed meanwhile: nothing may be sent.
 
         Raises:
             Fenced, KilledAtClaim, StoreUnavailable: As `claim`.
@@ -168,11 +190,18 @@ class Journal(Protocol):
         ...
 
     async def settle(self, key: bytes, settlement: Settlement) -> bool:
-        """Close the claim if it is INTENT or IN_DOUBT; return whether it was. A closed claim never changes."""
+        """Close the claim if it is INTENT or IN_DOUBT; return whether it was. A closed claim never changes.
+
+        Evidence is added to what is there. IN_DOUBT over IN_DOUBT only adds evidence.
+        """
+        ...
+
+    def settle_soon(self, key: bytes, settlement: Settlement) -> None:
+        """Settle when the store can, without waiting: for what happened while it could not be written."""
         ...
 
     async def doubts(self, tenant_id: str | None = None, *, unverified: bool = False) -> list[Claim]:
-        """Return claims IN_DOUBT (or DONE and unverified), oldest first."""
+        """Return claims IN_DOUBT, and intents that nobody works on any more; or, DONE and unverified. Oldest first."""
         ...
 
     async def claims_of(self, run_id: str) -> list[Claim]:
@@ -231,9 +260,10 @@ class RunStore(Protocol):
     async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
         """Claim (tenant, request id) in one atomic insert, with the payload's hash; durable when it returns.
 
-        `resume` re-opens a standing PARKED run of the same request under its own run id (state RUNNING, fence
-        and attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same
-        `request_time_ms`, so that effect keys stay. Anything else that stands is returned, untouched.
+        `resume` re-opens a standing PARKED or QUEUED run of the same request under its own run id (state RUNNING,
+        fence and attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same
+        `request_time_ms`, so that effect keys stay (a PARKED one is ended with its reason). Anything else that
+        stands is returned, untouched. A child (`path`) that stands under another root run counts as ended.
         """
         ...
 
@@ -246,8 +276,8 @@ class RunStore(Protocol):
 
     async def end(
         self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
-    ) -> None:
-        """Write the outcome once; a fenced owner writes nothing. Durable when it returns."""
+    ) -> bool:
+        """Write the outcome once, durably; False where a fenced owner, or a second time, wrote nothing."""
         ...
 
     def end_soon(

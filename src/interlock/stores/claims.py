@@ -1,0 +1,267 @@
+"""The statements of the journal: `intent → done | failed_clean | in_doubt → done | failed_clean`.
+
+Each function is one piece of work of the writer: it runs inside a transaction, and when it refuses it has
+written nothing. The common case of `claim` is one statement, in which the fence, the switches and the
+standing claim are checked; only when it wrote nothing do we ask why.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from interlock.journal.store import (
+    Claim,
+    ClaimState,
+    Fenced,
+    Intent,
+    KilledAtClaim,
+    Refused,
+    Settlement,
+    SpentApproval,
+)
+from interlock.stores.seal import Seal, Unreadable
+
+__all__ = [
+    "claim",
+    "claim_params",
+    "claims_of",
+    "doubts",
+    "find",
+    "read_claim",
+    "resend",
+    "senders",
+    "settle",
+    "settle_params",
+]
+
+# A tool's subject may be a glob of `*` and `?`, which SQLite reads as we do.
+_HELD_UP = """
+select kind, scope, subject, reason, actor from switches where (expires_at is null or expires_at > :now)
+  and (kind = 'kill' or :heed_safe_mode) and (scope = 'global' or scope = 'tenant' and subject = :tenant_id
+  or scope = 'agent' and subject = :agent or scope = 'run' and subject = :run_id
+  or scope = 'tool' and :tool glob subject)
+order by kind limit 1"""
+
+_OWNS = "select 1 from runs where run_id = :run_id and fence = :fence and state = 'running'"
+
+# By position, which SQLite binds in half the time it needs for names: 1 key … 16 seq, 17 now, 18 heed safe mode.
+_CLAIM = """
+insert into journal (key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown,
+  sent_key, fence, sender, turn, seq, state, sends, first_sent_at, last_sent_at)
+select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 'intent', 1, ?16, ?16
+where exists (select 1 from runs where run_id = ?4 and fence = ?12 and state = 'running')
+  and not exists (select 1 from switches where (expires_at is null or expires_at > ?16) and (kind = 'kill' or ?17)
+    and (scope = 'global' or scope = 'tenant' and subject = ?2 or scope = 'agent' and subject = ?6
+      or scope = 'run' and subject = ?4 or scope = 'tool' and ?7 glob subject))
+on conflict (key) do update set run_id = excluded.run_id, path = excluded.path, agent = excluded.agent,
+  args_digest = excluded.args_digest, on_unknown = excluded.on_unknown, sent_key = excluded.sent_key,
+  fence = excluded.fence, sender = excluded.sender, turn = excluded.turn, seq = excluded.seq, state = 'intent',
+  sends = 1, first_sent_at = excluded.first_sent_at, last_sent_at = excluded.last_sent_at, verified = 1,
+  settled_at = null, settled_by = '', settle_reason = '', result = null
+where journal.state = 'failed_clean'"""
+
+_SETTLE = """
+update journal set state = ?2, result = ?3, verified = ?4, settled_by = ?5, settle_reason = ?6, settled_at = ?7,
+  evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end
+where key = ?1 and state in ('intent', 'in_doubt')"""
+
+_COLUMNS = """key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key,
+  state, fence, sends, first_sent_at, last_sent_at, settled_at, result, verified, evidence, settled_by,
+  settle_reason, turn, seq"""
+
+_FIND = f"select {_COLUMNS} from journal where key = ?"  # noqa: S608 - our own column names
+
+_APPROVAL = """
+select exists (select 1 from journal where key = ?3 and state <> 'failed_clean') or exists (
+  select 1 from approvals where id = ?1 and state = 'approved' and expires_at > ?2 and effect_key = ?3
+  and tenant_id = ?4)"""
+
+
+def claim_params(intent: Intent, sender: str) -> tuple[Any, ...]:
+    """Return the parameters of `claim`, without the time and the switches to heed."""
+    return (
+        intent.key,
+        intent.tenant_id,
+        intent.request_id,
+        intent.run_id,
+        intent.path,
+        intent.agent,
+        intent.tool,
+        intent.args_digest,
+        intent.occurrence,
+        intent.on_unknown,
+        intent.sent_key,
+        intent.fence,
+        sender,
+        intent.turn,
+        intent.seq,
+    )
+
+
+def claim(
+    db: sqlite3.Connection, params: tuple[Any, ...], now: float, approval_id: str | None, observing: bool
+) -> tuple[Any, ...] | None:
+    """Write the intent and return None; or write nothing, and return the row that stands (see `Journal.claim`)."""
+    key, tenant_id, run_id, agent, tool, fence = params[0], params[1], params[3], params[5], params[6], params[11]
+    # Looked at before anything is written: one who refuses here has nothing to undo.
+    if approval_id is not None and not _approved(db, approval_id, key, tenant_id, now):
+        raise _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing) or SpentApproval(approval_id)
+    if db.execute(_CLAIM, (*params, now, not observing)).rowcount != 1:
+        refusal = _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing)
+        if refusal is not None:
+            raise refusal
+        standing: tuple[Any, ...] = db.execute(_FIND, (key,)).fetchone()
+        return standing
+    if approval_id is not None:
+        db.execute("update approvals set state = 'consumed' where id = ?", (approval_id,))
+    return None
+
+
+def _approved(db: sqlite3.Connection, approval_id: str, key: bytes, tenant_id: str, now: float) -> bool:
+    """Whether the approval may be consumed, or a claim stands, so that it need not be."""
+    return bool(db.execute(_APPROVAL, (approval_id, now, key, tenant_id)).fetchone()[0])
+
+
+def resend(
+    db: sqlite3.Connection, key: bytes, run_id: str, fence: int, sender: str, now: float, observing: bool
+) -> tuple[Any, ...] | None:
+    """Count one more send of an open claim and return None; or return the row, if it is closed by now."""
+    row: tuple[Any, ...] | None = db.execute(_FIND, (key,)).fetchone()
+    if row is None:
+        raise Fenced("the claim is not in this store")
+    refusal = _why_not(db, run_id, fence, row[1], row[5], row[6], now, observing)
+    if refusal is not None:
+        raise refusal
+    changed = db.execute(
+        "update journal set state = 'intent', sends = sends + 1, last_sent_at = ?2, run_id = ?3, fence = ?4, "
+        "sender = ?5, settled_by = '', settle_reason = '' where key = ?1 and state in ('intent', 'in_doubt')",
+        (key, now, run_id, fence, sender),
+    ).rowcount
+    return None if changed else row
+
+
+def _why_not(
+    db: sqlite3.Connection,
+    run_id: str,
+    fence: int,
+    tenant_id: str,
+    agent: str,
+    tool: str,
+    now: float,
+    observing: bool,
+) -> Refused | None:
+    facts = {
+        "run_id": run_id,
+        "fence": fence,
+        "tenant_id": tenant_id,
+        "agent": agent,
+        "tool": tool,
+        "now": now,
+        "heed_safe_mode": not observing,
+    }
+    if db.execute(_OWNS, facts).fetchone() is None:
+        return Fenced(run_id)
+    switch = db.execute(_HELD_UP, facts).fetchone()
+    return None if switch is None else KilledAtClaim(*switch)
+
+
+def settle_params(settlement: Settlement, key: bytes, now: float, seal: Seal) -> tuple[Any, ...]:
+    """Return the parameters of `settle`; everything that costs is done here, before any lock is taken."""
+    done = settlement.state is ClaimState.DONE
+    return (
+        key,
+        str(settlement.state),
+        seal.close(settlement.result, key) if done else None,
+        settlement.verified,
+        settlement.by,
+        settlement.reason,
+        None if settlement.state is ClaimState.IN_DOUBT else now,
+        "\n".join(orjson.dumps(dict(entry)).decode() for entry in settlement.evidence),
+    )
+
+
+def settle(db: sqlite3.Connection, params: tuple[Any, ...]) -> bool:
+    """Close an open claim; return whether it was open."""
+    return db.execute(_SETTLE, params).rowcount == 1
+
+
+def find(db: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
+    """Return the row with this key."""
+    row: tuple[Any, ...] | None = db.execute(_FIND, (key,)).fetchone()
+    return row
+
+
+def claims_of(db: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a root run, by key and seq."""
+    run = db.execute("select request_time_ms from runs where run_id = ?", (run_id,)).fetchone()
+    if run is None:
+        return []
+    # All keys of a request begin with its time: a short range, instead of an index that every claim would pay for.
+    low = int(run[0]).to_bytes(8, "big")
+    high = (int(run[0]) + 1).to_bytes(8, "big")
+    return db.execute(
+        f"select {_COLUMNS} from journal where key >= ? and key < ? and run_id = ? order by key, seq",  # noqa: S608
+        (low, high, run_id),
+    ).fetchall()
+
+
+def doubts(
+    db: sqlite3.Connection, tenant_id: str | None, unverified: bool, senders: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Return open doubts: also intents of a run that is over, or whose sender is not among the living `senders`."""
+    if unverified:
+        where = "verified = 0 and state = 'done'"
+    else:
+        where = (
+            "(state = 'in_doubt' or state = 'intent' and (sender not in (select value from json_each(:senders))"
+            " or not exists (select 1 from runs where runs.run_id = journal.run_id and runs.state = 'running')))"
+        )
+    return db.execute(
+        f"select {_COLUMNS} from journal where {where} and (:tenant_id is null or tenant_id = :tenant_id) order by key",  # noqa: S608
+        {"tenant_id": tenant_id, "senders": orjson.dumps(list(senders)).decode()},
+    ).fetchall()
+
+
+def senders(db: sqlite3.Connection) -> list[str]:
+    """Return the processes that have intents open."""
+    return [row[0] for row in db.execute("select distinct sender from journal where state = 'intent'")]
+
+
+def read_claim(row: tuple[Any, ...], seal: Seal) -> Claim:
+    """Return the row as a value, its result opened; a result that cannot be opened is kept, but None."""
+    kept = row[17] is not None
+    try:
+        result = seal.open(row[17], row[0])
+    except Unreadable:
+        result = None
+    return Claim(
+        key=row[0],
+        tenant_id=row[1],
+        request_id=row[2],
+        run_id=row[3],
+        path=row[4],
+        agent=row[5],
+        tool=row[6],
+        args_digest=row[7],
+        occurrence=row[8],
+        on_unknown=row[9],
+        sent_key=row[10],
+        state=ClaimState(row[11]),
+        fence=row[12],
+        sends=row[13],
+        first_sent_at=row[14],
+        last_sent_at=row[15],
+        settled_at=row[16],
+        result=result,
+        result_kept=kept,
+        verified=bool(row[18]),
+        evidence=tuple(orjson.loads(line) for line in row[19].split("\n")) if row[19] else (),
+        settled_by=row[20],
+        settle_reason=row[21],
+        turn=row[22],
+        seq=row[23],
+    )

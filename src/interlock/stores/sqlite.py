@@ -1,0 +1,240 @@
+"""One SQLite file, shared by the processes of one machine: claims, runs, switches, approvals, traces.
+
+Changes go through one writer thread a process (`writer.py`), and the processes take turns (`turnlock.py`).
+Never put the file on a network share. `:memory:` is the same store without a disk, for tests and trials.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from interlock.core.clock import SYSTEM, Clock
+from interlock.core.errors import ConfigError
+from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
+from interlock.stores import claims, runs
+from interlock.stores.controls import SqliteApprovals, SqliteSwitches
+from interlock.stores.database import connect, migrate, translate
+from interlock.stores.owner import is_alive, this_process
+from interlock.stores.reader import FileReader, Reader, WriterReader
+from interlock.stores.seal import Replay, Seal, load_keys
+from interlock.stores.turnlock import TurnLock
+from interlock.stores.writer import InlineWriter, Writer, WriterOptions, WriterThread
+
+__all__ = ["MEMORY", "SqliteStore"]
+
+MEMORY = ":memory:"
+SCHEME = "sqlite:///"
+
+
+class SqliteStore:
+    """Ports `Journal` and `RunStore`; `switches` is a `SwitchStore`, `approvals` an `ApprovalStore`.
+
+    Opens (and, where needed, makes) the file at once. Use it from any event loop of this process; not after
+    a fork. `close()` writes what is queued.
+
+    Args:
+        path: Of the file, `sqlite:///…`, or `:memory:`.
+        replay: Whether results are kept for replay: sealed, not at all, or as they are.
+        environ: Where `INTERLOCK_KEY` is looked for; the process's environment when left out.
+        options: How the writer waits.
+
+    Attributes:
+        secret: 32 bytes, made once with the store: the key of every digest in it.
+
+    Raises:
+        ConfigError: The file is not ours, is damaged, or was written by a newer Interlock; a key is malformed.
+        StoreUnavailable: It cannot be opened or written at present.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Clock = SYSTEM,
+        replay: Replay | str = Replay.ON,
+        environ: Mapping[str, str] | None = None,
+        options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        self.path = str(path).removeprefix(SCHEME) or MEMORY
+        self._clock = clock
+        self._writer: Writer
+        self._reader: Reader
+        try:
+            mode = Replay(replay)
+        except ValueError:
+            raise ConfigError(f"replay: {replay!r} is none of on, off, plaintext") from None
+        file = None if self.path == MEMORY else Path(self.path)
+        db, self.secret = _open(self.path, options.patience_s)
+        try:
+            keys = load_keys(file, os.environ if environ is None else environ, make=mode is Replay.ON)
+            self._seal = Seal(mode, keys)
+            if file is None:
+                self._writer = InlineWriter(db, threading.Lock())
+                self._reader = WriterReader(self._writer)
+            else:
+                self._writer = WriterThread(db, TurnLock(file), self.path, clock, options)
+                self._reader = FileReader(self.path, self._writer)
+        except OSError as error:
+            db.close()
+            raise translate(error, self.path) from error
+        except BaseException:
+            db.close()
+            raise
+        self._me = this_process()
+        self.switches = SqliteSwitches(self._writer, self._reader, clock)
+        self.approvals = SqliteApprovals(self._writer, self._reader, clock)
+
+    @property
+    def lost(self) -> int:
+        """How many records that nobody waited for could not be kept."""
+        return self._writer.lost
+
+    def close(self) -> None:
+        """Write what is queued, and close the file; blocks for as long as that takes. May be called again."""
+        # Readers first: the last connection to go takes the log file with it, if it can write.
+        self._reader.close()
+        self._writer.close()
+
+    async def flush(self) -> None:
+        """Return when everything queued so far is durable."""
+        await self._writer.submit(_nothing)
+
+    # Journal
+
+    async def find(self, key: bytes) -> Claim | None:
+        """See `Journal`."""
+        row = await self._reader.read(claims.find, key)
+        return None if row is None else claims.read_claim(row, self._seal)
+
+    async def claim(self, intent: Intent) -> Claim | None:
+        """See `Journal`."""
+        params = claims.claim_params(intent, self._me)
+        row = await self._writer.submit(claims.claim, params, self._clock.wall(), intent.approval_id, intent.observing)
+        return None if row is None else claims.read_claim(row, self._seal)
+
+    async def resend(self, key: bytes, run_id: str, fence: int, *, observing: bool = False) -> Claim | None:
+        """See `Journal`."""
+        row = await self._writer.submit(claims.resend, key, run_id, fence, self._me, self._clock.wall(), observing)
+        return None if row is None else claims.read_claim(row, self._seal)
+
+    async def settle(self, key: bytes, settlement: Settlement) -> bool:
+        """See `Journal`."""
+        params = claims.settle_params(settlement, key, self._clock.wall(), self._seal)
+        settled: bool = await self._writer.submit(claims.settle, params)
+        return settled
+
+    def settle_soon(self, key: bytes, settlement: Settlement) -> None:
+        """See `Journal`."""
+        self._writer.later(claims.settle, claims.settle_params(settlement, key, self._clock.wall(), self._seal))
+
+    async def doubts(self, tenant_id: str | None = None, *, unverified: bool = False) -> list[Claim]:
+        """See `Journal`."""
+        senders = [name for name in await self._reader.read(claims.senders) if is_alive(name)]
+        rows = await self._reader.read(claims.doubts, tenant_id, unverified, senders)
+        return [claims.read_claim(row, self._seal) for row in rows]
+
+    async def claims_of(self, run_id: str) -> list[Claim]:
+        """See `Journal`."""
+        rows = await self._reader.read(claims.claims_of, run_id)
+        return [claims.read_claim(row, self._seal) for row in rows]
+
+    # RunStore
+
+    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
+        """See `RunStore`."""
+        fresh, row = await self._writer.submit(
+            runs.begin, run, self._sealed_task(run), self._me, self._clock.wall(), retry, resume
+        )
+        return Begun(fresh, runs.read_run(row, self._seal))
+
+    def begin_soon(self, run: NewRun) -> int:
+        """See `RunStore`."""
+        now = self._clock.wall()
+        self._writer.later(runs.begin, run, self._sealed_task(run), self._me, now, False, False)
+        return int(now * 1000)
+
+    async def end(
+        self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
+    ) -> bool:
+        """See `RunStore`."""
+        ended: bool = await self._writer.submit(
+            runs.end, *self._end_params(run_id, fence, state, reason, record, output)
+        )
+        return ended
+
+    def end_soon(
+        self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
+    ) -> None:
+        """See `RunStore`."""
+        self._writer.later(runs.end, *self._end_params(run_id, fence, state, reason, record, output))
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """See `RunStore`."""
+        row = await self._reader.read(runs.one_run, run_id)
+        return None if row is None else runs.read_run(row, self._seal)
+
+    async def runs(
+        self,
+        *,
+        tenant_id: str | None = None,
+        reason: str | None = None,
+        state: RunState | None = None,
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """See `RunStore`."""
+        rows = await self._reader.read(runs.list_runs, tenant_id, reason, state, limit)
+        return [runs.read_run(row, self._seal) for row in rows]
+
+    # The trace
+
+    def trace_soon(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s."""
+        self._writer.later(_insert_calls, [(run_id, row["seq"], orjson.dumps(row, default=str)) for row in rows])
+
+    async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the trace rows of a run, by seq."""
+        return [orjson.loads(entry) for entry in await self._reader.read(_select_calls, run_id)]
+
+    def _sealed_task(self, run: NewRun) -> bytes | None:
+        return self._seal.close(run.task, run.run_id.encode() + b"/task")
+
+    def _end_params(
+        self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
+    ) -> tuple[Any, ...]:
+        body = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
+        sealed = self._seal.close(output, run_id.encode())
+        return run_id, fence, str(state), reason, self._clock.wall(), body, sealed
+
+
+def _open(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
+    try:
+        db = connect(path, patience_s=patience_s)
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error, path, opening=True) from error
+    try:
+        return db, migrate(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise translate(error, path, opening=True) from error
+    except BaseException:
+        db.close()
+        raise
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """What `flush` waits for."""
+
+
+def _insert_calls(db: sqlite3.Connection, rows: list[tuple[str, int, bytes]]) -> None:
+    db.executemany("insert or replace into calls values (?, ?, ?)", rows)
+
+
+def _select_calls(db: sqlite3.Connection, run_id: str) -> list[bytes]:
+    return [row[0] for row in db.execute("select entry from calls where run_id = ? order by seq", (run_id,))]

@@ -1,0 +1,349 @@
+"""Every change of one database runs on one thread, and whatever has gathered meanwhile shares one commit.
+
+Callers queue a piece of work and wait for its answer on their own event loop. While the disk confirms one
+commit, the next batch gathers: at one caller a write costs one commit, at a thousand it costs a fraction of
+one. Work queued with `later` waits for nobody and rides on the next commit, a quarter of a second at most.
+
+Order is kept: no piece of work is durable before all that was queued earlier. When the store cannot be
+written, those who wait are told so at once, and what waits for nobody stays queued, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from interlock.core.clock import Clock
+from interlock.core.errors import StoreUnavailable
+from interlock.journal.store import Refused
+from interlock.stores.database import is_store_fault, translate
+
+__all__ = ["InlineWriter", "Writer", "WriterOptions", "WriterThread"]
+
+Work = Callable[..., Any]
+Item = tuple[Work, tuple[Any, ...], "asyncio.Future[Any] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """How the writer waits.
+
+    Attributes:
+        patience_s: How long callers wait for a store that does not answer (locked, stalled disk).
+        linger_s: How long work that nobody waits for may gather. retry_s: the same after a failure.
+        batch: Most pieces of work in one commit.
+        backlog: Most pieces of work kept while the store is down; more are lost, and counted.
+    """
+
+    patience_s: float = 5.0
+    linger_s: float = 0.25
+    retry_s: float = 1.0
+    batch: int = 512
+    backlog: int = 50_000
+
+
+class Turn(Protocol):
+    """A lock among the processes that write to one file (see `TurnLock`)."""
+
+    def acquire(self) -> None: ...
+    def release(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Writer(Protocol):
+    """What a store needs of a writer. Work is called as `work(db, *args)` inside a transaction."""
+
+    lost: int
+
+    def submit(self, work: Work, *args: Any) -> asyncio.Future[Any]:
+        """Queue work; the future is answered after its commit, or fails with `StoreUnavailable`."""
+        ...
+
+    def later(self, work: Work, *args: Any) -> None:
+        """Queue work that nobody waits for."""
+        ...
+
+    def close(self) -> None:
+        """Write what is queued, and stop."""
+        ...
+
+
+class InlineWriter:
+    """The writer of a database in memory: there is no disk to wait for, so work runs where it is asked for."""
+
+    def __init__(self, db: sqlite3.Connection, lock: threading.Lock) -> None:
+        self.lost = 0
+        self._db = db
+        self._lock = lock
+        self._closed = False
+
+    def submit(self, work: Work, *args: Any) -> asyncio.Future[Any]:
+        """See `Writer`."""
+        future = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._run(work, args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def later(self, work: Work, *args: Any) -> None:
+        """See `Writer`."""
+        try:
+            self._run(work, args)
+        except Exception:
+            self.lost += 1
+
+    def close(self) -> None:
+        """See `Writer`."""
+        with self._lock:
+            self._closed = True
+
+    def _run(self, work: Work, args: tuple[Any, ...]) -> Any:
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            self._db.execute("begin")
+            try:
+                result = work(self._db, *args)
+                self._db.execute("commit")
+                return result
+            except sqlite3.Error as error:
+                raise translate(error, ":memory:") from error
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+
+
+class WriterThread:
+    """The writer of a file.
+
+    Args:
+        db: The connection that writes; nobody else may use it.
+        turn: The lock among processes.
+        path: For messages.
+    """
+
+    def __init__(self, db: sqlite3.Connection, turn: Turn, path: str, clock: Clock, options: WriterOptions) -> None:
+        self.lost = 0
+        self.batches = 0
+        self._db = db
+        self._turn = turn
+        self._path = path
+        self._clock = clock
+        self._options = options
+        self._queue: deque[Item] = deque()
+        self._urgent = False
+        self._closing = False
+        self._failing = False
+        # 0: at work, 1: gathering (only urgent work rings), 2: asleep (any work rings).
+        self._sleep = 0
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._busy_since: float | None = None
+        self._under_way: list[Item] = []
+        self._watch = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="interlock-writer", daemon=True)
+        self._watchdog = threading.Thread(target=self._watch_over, name="interlock-writer-watch", daemon=True)
+        self._thread.start()
+        self._watchdog.start()
+
+    def submit(self, work: Work, *args: Any) -> asyncio.Future[Any]:
+        """See `Writer`."""
+        future = asyncio.get_running_loop().create_future()
+        if self._closing:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        self._queue.append((work, args, future))
+        self._urgent = True
+        if self._sleep:
+            self._ring()
+        return future
+
+    def later(self, work: Work, *args: Any) -> None:
+        """See `Writer`."""
+        if self._closing or len(self._queue) >= self._options.backlog:
+            self.lost += 1
+            return
+        self._queue.append((work, args, None))
+        if self._sleep == 2:
+            self._ring()
+
+    def close(self) -> None:
+        """See `Writer`; waits at most `patience_s` for a store that does not answer."""
+        if self._closing:
+            return
+        self._closing = True
+        self._ring()
+        self._closed.set()
+        self._watch.set()
+        self._thread.join(self._options.patience_s + 1.0)
+
+    def _ring(self) -> None:
+        self._sleep = 0
+        with contextlib.suppress(RuntimeError):  # raised when somebody else has rung already
+            self._bell.release()
+
+    # On the writer's thread.
+
+    def _main(self) -> None:
+        while self._await_work():
+            self._busy_since = self._clock.monotonic()
+            if not self._watch.is_set():
+                self._watch.set()
+            self._turn.acquire()
+            try:
+                batch = self._under_way = self._take()
+                outcomes = self._commit(batch)
+            finally:
+                self._turn.release()
+            self._busy_since = None
+            self._answer(batch, outcomes)
+            self._under_way = []
+        self.lost += len(self._queue)
+        self._db.close()
+        self._turn.close()
+
+    def _await_work(self) -> bool:
+        """Sleep until there is something to write; False once closed and written (or not writable)."""
+        if self._closing:
+            return bool(self._queue) and not self._failing
+        if not self._queue:
+            self._sleep = 2
+            # Looked at again: whoever came before `_sleep` was set has not rung.
+            if not self._queue and not self._wanted():
+                self._bell.acquire()
+            self._sleep = 0
+        if not self._wanted():
+            self._sleep = 1
+            if not self._wanted():
+                self._bell.acquire(timeout=self._options.retry_s if self._failing else self._options.linger_s)
+            self._sleep = 0
+        return True
+
+    def _wanted(self) -> bool:
+        return self._urgent or self._closing
+
+    def _take(self) -> list[Item]:
+        self._urgent = False
+        batch: list[Item] = []
+        try:
+            while len(batch) < self._options.batch:
+                batch.append(self._queue.popleft())
+            self._urgent = bool(self._queue)
+        except IndexError:
+            pass
+        return batch
+
+    def _commit(self, batch: list[Item]) -> list[Any]:
+        """Run the batch in one transaction; return a result or an exception for each piece of work."""
+        try:
+            return self._transact(batch)
+        except sqlite3.Error as error:
+            if is_store_fault(error):
+                return self._keep(batch, error)
+        except Exception:  # noqa: S110 - found again, and answered, below
+            pass
+        return self._commit_alone(batch)
+
+    def _commit_alone(self, batch: list[Item]) -> list[Any]:
+        """One piece of work has spoiled the batch: run each in a transaction of its own, in their order."""
+        outcomes: list[Any] = []
+        for i, item in enumerate(batch):
+            try:
+                outcomes += self._transact([item])
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and is_store_fault(error):
+                    return outcomes + self._keep(batch[i:], error)
+                self.lost += item[2] is None
+                outcomes.append(translate(error, self._path) if isinstance(error, sqlite3.Error) else error)
+        return outcomes
+
+    def _transact(self, items: list[Item]) -> list[Any]:
+        db = self._db
+        outcomes: list[Any] = []
+        try:
+            db.execute("begin immediate")
+            for work, args, _ in items:
+                try:
+                    outcomes.append(work(db, *args))
+                except Refused as refusal:
+                    outcomes.append(refusal)
+            db.execute("commit")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                if db.in_transaction:
+                    db.execute("rollback")
+            raise
+        self._failing = False
+        self.batches += 1
+        return outcomes
+
+    def _keep(self, batch: list[Item], error: sqlite3.Error) -> list[Any]:
+        """The store is at fault: what nobody waits for goes back to the head of the queue."""
+        self._failing = True
+        self._queue.extendleft(item for item in reversed(batch) if item[2] is None)
+        return [translate(error, self._path) for _ in batch]
+
+    def _answer(self, batch: list[Item], outcomes: list[Any]) -> None:
+        """Hand the outcomes to the event loops of those who wait, one call a loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for (_, _, future), outcome in zip(batch, outcomes, strict=True):
+            if future is not None:
+                by_loop.setdefault(future.get_loop(), []).append((future, outcome))
+        for loop, answers in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, answers)
+            except RuntimeError:
+                continue  # that loop is closed, and nobody waits on it any more
+
+    # On the watchdog's thread, which sleeps while the writer does.
+
+    def _watch_over(self) -> None:
+        patience_s = self._options.patience_s
+        while not self._closed.wait(min(1.0, patience_s / 2)):
+            since = self._busy_since
+            if since is None:
+                # Cleared first: the writer marks itself busy before it looks whether we watch.
+                self._watch.clear()
+                if not self._busy():
+                    self._watch.wait()
+            elif self._clock.monotonic() - since > patience_s:
+                self._give_up()
+
+    def _busy(self) -> bool:
+        return self._busy_since is not None or bool(self._queue)
+
+    def _give_up(self) -> None:
+        """Tell those who wait that the store does not answer. What is not yet begun is taken back."""
+        text = (
+            f"store {self._path}: no answer for {self._options.patience_s:g} s: another process that holds it is "
+            "stopped, or the disk is stalled; see `interlock doctor`"
+        )
+        waiting: list[Item] = []
+        kept: list[Item] = []
+        for _ in range(len(self._queue)):
+            try:
+                item = self._queue.popleft()
+            except IndexError:
+                break
+            (kept if item[2] is None else waiting).append(item)
+        self._queue.extendleft(reversed(kept))
+        waiting += self._under_way
+        self._answer(waiting, [StoreUnavailable(text) for _ in waiting])
+
+
+def _deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, outcome in answers:
+        if future.done():
+            continue  # cancelled, or told before that the store does not answer
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
