@@ -25,7 +25,7 @@ ALWAYS = ("timestamp", "level", "event")
 ANSWERED = frozenset({"success", "replayed", "repeated"})
 ARGS = "args"
 MAX_TEXT = 2_000
-MINUTE_S = 60.0
+_MILLISECONDS = tuple(f"{n:03d}Z" for n in range(1_000))
 
 # A line has the moment it was written and `elapsed_s`; the trace of a run is its calls' lines, unless asked for.
 _RENAMED = frozenset({"timestamp", "duration_s"})
@@ -139,19 +139,18 @@ class LineSink:
 
 
 class _Stamps:
-    """ISO 8601 in UTC with milliseconds; the calendar is worked out once a minute."""
+    """ISO 8601 in UTC with milliseconds; the calendar is worked out once a second."""
 
     def __init__(self) -> None:
-        self._minute = -1
+        self._second = -1
         self._prefix = ""
 
     def text(self, at: float) -> str:
-        minute = int(at // MINUTE_S)
-        if minute != self._minute:
-            self._minute = minute
-            self._prefix = datetime.fromtimestamp(minute * MINUTE_S, UTC).strftime("%Y-%m-%dT%H:%M:")
-        # Cut, not rounded: 59.9996 must not become 60.000.
-        return f"{self._prefix}{int((at - minute * MINUTE_S) * 1000) / 1000:06.3f}Z"
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        return self._prefix + _MILLISECONDS[int((at - second) * 1000)]
 
 
 def _fields(include: tuple[str, ...]) -> frozenset[str]:
