@@ -119,7 +119,7 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
-        if node.style or node.tag == "tag:yaml.org,2002:str":
+        if node.style:
             return text
         if text in _WORDS:
             return _WORDS[text]
