@@ -336,3 +336,14 @@ for i in range(100):
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     assert [orjson.loads(line)["i"] for line in path.read_bytes().splitlines()] == list(range(100))
+
+
+def test_records_can_be_written_one_a_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    writer = LineWriter(str(path), gather_s=0)
+    writer.put(RECORD)
+    writer.put(RECORD | {"run_id": "run_2", "odd": {1}})
+    writer.close()
+    first, second = (orjson.loads(line) for line in path.read_bytes().splitlines())
+    assert first == RECORD
+    assert (second["run_id"], second["odd"]) == ("run_2", "{1}")

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import orjson
 
 from interlock.core.clock import SYSTEM, Clock
+from interlock.record.background import GATHER_S
 from interlock.record.redact import DEFAULT_KEYS, Redactor
 from interlock.record.trace import CallEntry, Entry, Trace
-from interlock.record.writer import GATHER_S, LineWriter
+from interlock.record.writer import LineWriter, json_line
 
 __all__ = ["LineSink", "LoggingOptions"]
 
@@ -69,7 +70,7 @@ class LineSink:
         self.wants_args = options.include is not None and ARGS in options.include
         self._redactor = Redactor(options.redact)
         self._include = None if options.include is None else _fields(options.include)
-        self._finish = _as_json if options.structured else _as_text
+        self._finish = json_line if options.structured else _as_text
         self._stamps = _Stamps()
         self._writer = LineWriter(options.to, self._encode, gather_s=gather_s)
 
@@ -156,10 +157,6 @@ class _Stamps:
 def _fields(include: tuple[str, ...]) -> frozenset[str]:
     # A call's `reason` is what `stop_reason` is to a run: who asks for one wants both.
     return frozenset((*ALWAYS, *include, *(("reason",) if "stop_reason" in include else ())))
-
-
-def _as_json(line: dict[str, Any]) -> bytes:
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _as_text(line: dict[str, Any]) -> bytes:

@@ -1,0 +1,44 @@
+"""Traces reach the store while a run is still under way, in the background: a crash loses a moment of them.
+
+Rows are made and handed over by a thread of their own, some together for each run. A call pays for one append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from interlock.record.background import GATHER_S, BackgroundQueue
+from interlock.record.trace import CallEntry, Entry, Trace
+
+__all__ = ["TraceKeeper"]
+
+
+class TraceKeeper(BackgroundQueue):
+    """Hands the calls of all runs to a store; its `call` is a sink of the recorder.
+
+    Args:
+        keep: Takes a run's id and some rows of its trace (`CallEntry.row`, each with its `seq`), and queues them.
+
+    Attributes:
+        lost: Calls that could not be kept.
+    """
+
+    def __init__(self, keep: Callable[[str, list[dict[str, Any]]], None], *, gather_s: float = GATHER_S) -> None:
+        super().__init__(gather_s=gather_s)
+        self._keep = keep
+
+    def call(self, trace: Trace, entry: Entry) -> None:
+        """Keep one call, soon."""
+        self.put((trace, entry))
+
+    def handle(self, items: Sequence[tuple[Trace, Entry]]) -> None:
+        """Hand a batch over, run by run."""
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for trace, entry in items:
+            runs.setdefault(trace.run_id, []).append(CallEntry(*entry).row())
+        for run_id, rows in runs.items():
+            try:
+                self._keep(run_id, rows)
+            except Exception:  # the trace is also in the run's record; the next rows may fare better
+                self.lose(len(rows))

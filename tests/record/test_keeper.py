@@ -1,0 +1,60 @@
+"""Traces are handed to the store in the background, run by run, in order."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Scope, answering, failing, make_call, make_tool
+
+from interlock.core.errors import ToolDenied
+from interlock.record.keeper import TraceKeeper
+from interlock.record.metrics import Metrics
+from interlock.record.recorder import Recorder
+from interlock.record.trace import Trace
+
+
+async def test_every_call_reaches_the_store_as_a_row(clock):
+    kept = {}
+    keeper = TraceKeeper(lambda run_id, rows: kept.setdefault(run_id, []).extend(rows), gather_s=0)
+    scope, tool = Scope(clock), make_tool()
+    recorder = Recorder(Metrics(), None, (keeper.call,))
+    for seq in range(1, 301):
+        await recorder(tool, answering(clock))(make_call(scope, tool, seq=seq))
+    with pytest.raises(ToolDenied):
+        await recorder(tool, failing(clock, ToolDenied("no")))(make_call(scope, tool, seq=301))
+    keeper.close()
+    assert [row["seq"] for row in kept["run_abc123"]] == list(range(1, 302))
+    assert kept["run_abc123"][-1]["reason"] == "tool_denied"
+    assert kept["run_abc123"] == scope.trace.rows()
+
+
+def entry(scope, tool, clock, seq):
+    return (seq, 1, 1, tool.name, b"\x01" * 16, clock.wall(), 0.1, "success", tool.effect, 1, None)
+
+
+def test_runs_do_not_mix(clock):
+    kept = []
+    keeper = TraceKeeper(lambda run_id, rows: kept.extend((run_id, row["seq"]) for row in rows), gather_s=0)
+    one, two, tool = Trace("one"), Trace("two"), make_tool()
+    for seq in (1, 2):
+        keeper.call(one, entry(one, tool, clock, seq))
+        keeper.call(two, entry(two, tool, clock, seq))
+    keeper.close()
+    assert sorted(kept) == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
+
+
+def test_a_store_that_fails_loses_its_rows_and_the_next_ones_are_kept(clock):
+    kept, down = [], [True]
+
+    def keep(_run_id, rows):
+        if down[0]:
+            raise OSError("store down")
+        kept.extend(rows)
+
+    keeper, trace, tool = TraceKeeper(keep, gather_s=0), Trace("run"), make_tool()
+    keeper.call(trace, entry(trace, tool, clock, 1))
+    assert keeper.flush()
+    down[0] = False
+    keeper.call(trace, entry(trace, tool, clock, 2))
+    keeper.close()
+    assert keeper.lost == 1
+    assert [row["seq"] for row in kept] == [2]
