@@ -108,6 +108,15 @@ class PolicyView:
                 self._decided[tool] = decision
         return decision
 
+    def narrowed(self, allow: Sequence[str]) -> PolicyView:
+        """Return these rules for a child that may use no more than the globs of `allow`.
+
+        Raises:
+            ConfigError: A glob cannot be used.
+        """
+        key = "the child run's own tools"
+        return PolicyView(self._denies, self._allow, (*self._narrow, (key, GlobSet(allow, key=key))), self.scopes)
+
     def _judge(self, tool: ToolSpec) -> Decision:
         name = tool.name
         if not valid_tool_name(name):
