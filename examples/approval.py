@@ -12,7 +12,7 @@ from pathlib import Path
 
 import interlock
 
-refunds: list[str] = []
+refunds: dict[str, str] = {}
 
 
 def refund_agent(run: interlock.Run, order_id: str) -> str:
@@ -28,7 +28,7 @@ def main(directory: Path) -> None:
 
     @gate.tool("refund.create", effect="write", approval="required", identity=("order_id",))
     def refund(order_id: str, amount: int, *, idempotency_key: str) -> str:
-        refunds.append(order_id)
+        refunds[idempotency_key] = order_id  # the remote deduplicates on the key
         return f"refunded {amount} for {order_id}"
 
     result = gate.run_sync(refund_agent, "order-17", request_id="req_1")

@@ -42,7 +42,7 @@ async def ask_model(messages: list[dict[str, Any]]) -> dict[str, Any]:
 async def main() -> None:
     """Run the loop by hand."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "When did the outage begin?"}]
-    async with gate.open_run(messages[0]["content"], agent="loop", tenant_id="acme") as run:
+    async with gate.open_run(messages[0]["content"], agent_name="loop", tenant_id="acme") as run:
         while True:
             reply = await run.model(ask_model, messages, model="scripted:model", max_output_tokens=100)
             if "text" in reply:

@@ -32,7 +32,7 @@ async def editor(run: interlock.Run, task: str) -> list[str]:
     async def send(topic: str, pages: int, **limits: object) -> str:
         try:
             async with run.child(topic, **limits) as child:
-                return f"{topic}: {await research(child, topic, pages)} pages"
+                return f"{topic}: {await research(child, f'{topic} of {task}', pages)} pages"
         except interlock.InterlockError as error:
             return f"{topic}: stopped, {error.reason}"
 
