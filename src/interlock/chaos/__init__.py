@@ -1,1 +1,1 @@
-"""Faults, and the drill. Ships with the product."""
+"""Faults, and the drill: the article's incidents, made to happen. Ships with the product."""
