@@ -114,8 +114,7 @@ class PolicyView:
         Raises:
             ConfigError: A glob cannot be used.
         """
-        key = "the child run's own tools"
-        return PolicyView(self._denies, self._allow, (*self._narrow, (key, GlobSet(allow, key=key))), self.scopes)
+        return PolicyView(self._denies, self._allow, (*self._narrow, _own(allow)), self.scopes)
 
     def _judge(self, tool: ToolSpec) -> Decision:
         name = tool.name
@@ -160,7 +159,7 @@ class Policy:
         self._allow = None if options.allow is None else ("tools.allow", GlobSet(options.allow, key="tools.allow"))
         self._deny = ("tools.deny", GlobSet(options.deny, key="tools.deny"))
         self._tenants = {tenant_id: _compile(tenant_id, rules) for tenant_id, rules in options.tenants.items()}
-        self._views: dict[tuple[str, tuple[str, ...] | None], PolicyView] = {}
+        self._views: dict[tuple[str | None, str | frozenset[str] | None], PolicyView] = {}
         self.version = plain_hash(_as_json(options))[:12]
 
     def view(self, tenant_id: str, narrow: Sequence[str] | None = None) -> PolicyView:
@@ -170,15 +169,16 @@ class Policy:
             ConfigError: A glob of `narrow` cannot be used.
         """
         # Tenants without rules of their own share one view, and what it remembers.
-        key = (tenant_id if tenant_id in self._tenants else "", None if narrow is None else tuple(narrow))
+        own = narrow if narrow is None or isinstance(narrow, str) else frozenset(narrow)
+        key = (tenant_id if tenant_id in self._tenants else None, own)
         view = self._views.get(key)
         if view is None:
             if len(self._views) >= VIEWS_KEPT:
                 self._views.clear()
-            view = self._views[key] = self._open(*key)
+            view = self._views[key] = self._open(tenant_id, narrow)
         return view
 
-    def _open(self, tenant_id: str, narrow: tuple[str, ...] | None) -> PolicyView:
+    def _open(self, tenant_id: str, narrow: Sequence[str] | None) -> PolicyView:
         denies = [self._deny]
         lists: list[_Listed] = []
         tenant = self._tenants.get(tenant_id)
@@ -186,7 +186,7 @@ class Policy:
             denies.append(tenant.deny)
             lists += [tenant.allow] if tenant.allow is not None else []
         if narrow is not None:
-            lists.append(("the run's own tools", GlobSet(narrow, key="the run's own tools")))
+            lists.append(_own(narrow))
         return PolicyView(
             denies=[listed for listed in denies if listed[1]],
             allow=self._allow,
@@ -209,6 +209,10 @@ def _compile(tenant_id: str, rules: TenantPolicy) -> _Tenant:
         deny=(deny, GlobSet(rules.deny, key=deny)),
         scopes=rules.scopes,
     )
+
+
+def _own(allow: Sequence[str]) -> _Listed:
+    return "the run's own `allow`", GlobSet(allow, key="the run's own `allow`")
 
 
 def _as_json(options: PolicyOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from interlock.core.errors import ConfigError
 
@@ -43,6 +44,9 @@ class GlobSet:
     __slots__ = ("_everything", "_exact", "_head_lengths", "_heads", "_literals", "_memo", "_shapes", "patterns")
 
     def __init__(self, patterns: Iterable[str], *, key: str = "globs") -> None:
+        if isinstance(patterns, str):
+            # Taken letter by letter, a "*" in it would match everything.
+            raise ConfigError(f"{key}: a list is needed: [{patterns!r}]")
         self.patterns = tuple(dict.fromkeys(patterns))
         self._everything: str | None = None
         self._exact: dict[str, str] = {}
@@ -141,14 +145,14 @@ class _Tails:
         return None
 
 
-def _checked(pattern: str, key: str) -> str:
+def _checked(pattern: Any, key: str) -> str:
     """Return `pattern` with runs of stars made one."""
-    if _GLOB.fullmatch(pattern) is None:
+    if not isinstance(pattern, str) or _GLOB.fullmatch(pattern) is None:
         raise ConfigError(
-            f"{key}: {pattern[:MAX_NAME_LENGTH]!r} is not a tool name or glob: letters, digits and _ . : / - with "
+            f"{key}: {str(pattern)[:MAX_NAME_LENGTH]!r} is not a tool name or glob: letters, digits and _ . : / - with "
             f"* (any run) and ? (one character), at most {MAX_NAME_LENGTH} in all"
         )
-    return re.sub(r"\*{2,}", "*", pattern)
+    return re.sub(r"\*{2,}", "*", str(pattern))
 
 
 def _expression(glob: str) -> str:

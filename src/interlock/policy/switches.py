@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
@@ -68,7 +69,7 @@ class Switch:
     """A switch in force.
 
     Attributes:
-        subject: Tenant id, agent name, tool name or glob, run id (a root's covers its children); "" for GLOBAL.
+        subject: Tenant id, agent name and run id (they cover sub-agents), tool name or glob; "" for GLOBAL.
         reason, actor: Why, and who; never empty. For people, not for the model.
         set_at, expires_at: Wall-clock seconds (Unix); None means until lifted.
     """
@@ -168,16 +169,16 @@ class SwitchBoard:
     """One snapshot, compiled: the pure decision that guards, backtests and stores share.
 
     Attributes:
-        safe_mode: Whether the file or the store says so. calm: neither safe mode nor any kill.
+        safe_mode: Whether the file or the store says so. idle: neither safe mode nor any kill.
     """
 
-    __slots__ = ("_allowed", "_kills", "_tool_globs", "calm", "safe_mode", "snapshot")
+    __slots__ = ("_allowed", "_kills", "_tool_globs", "idle", "safe_mode", "snapshot")
 
     def __init__(self, snapshot: SwitchSnapshot, safe_mode: SafeModeOptions, allowed: GlobSet) -> None:
         kills = {(s.scope, s.subject): s for s in snapshot.switches if s.kind is SwitchKind.KILL}
         self.snapshot = snapshot
         self.safe_mode = safe_mode.enabled or any(s.kind is SwitchKind.SAFE_MODE for s in snapshot.switches)
-        self.calm = not kills and not self.safe_mode
+        self.idle = not kills and not self.safe_mode
         self._allowed = allowed
         self._kills = kills
         self._tool_globs = GlobSet((subject for scope, subject in kills if scope is SwitchScope.TOOL), key="switch")
@@ -187,11 +188,10 @@ class SwitchBoard:
         kills = self._kills
         if not kills:
             return None
-        found = (
-            kills.get((SwitchScope.GLOBAL, ""))
-            or kills.get((SwitchScope.TENANT, tenant_id))
-            or kills.get((SwitchScope.AGENT, agent))
-        )
+        found = kills.get((SwitchScope.GLOBAL, "")) or kills.get((SwitchScope.TENANT, tenant_id))
+        # A sub-agent is named below its parent: `triage/search` is of `triage`.
+        for parent in accumulate(agent.split("/"), "{}/{}".format):
+            found = found or kills.get((SwitchScope.AGENT, parent))
         for run_id in run_ids:
             found = found or kills.get((SwitchScope.RUN, run_id))
         if found is None and tool is not None:
@@ -227,9 +227,9 @@ class Switches:
         """Whether the snapshot is young enough to decide."""
         return self._clock.monotonic() - self._read_at_s <= FRESH_S
 
-    def calm(self) -> bool:
+    def idle(self) -> bool:
         """Whether the snapshot is fresh and concerns nobody: the fast path of a call."""
-        return self._board.calm and self._clock.monotonic() - self._read_at_s <= FRESH_S
+        return self._board.idle and self._clock.monotonic() - self._read_at_s <= FRESH_S
 
     def readable(self) -> bool:
         """Whether writes may be decided by the snapshot."""
@@ -289,7 +289,7 @@ class Switches:
 
         Safe mode is not asked: an attempt under way stays what it was; `retry` reads `safe_mode` itself.
         """
-        return None if self.calm() else self._check_attempt(call)
+        return None if self.idle() else self._check_attempt(call)
 
     async def _check_attempt(self, call: Call[S]) -> None:
         if not self.fresh():
@@ -374,7 +374,7 @@ class SwitchGuard:
             return await proceed(call)
 
         def switch(call: Call[S]) -> Awaitable[Answer]:
-            if switches.calm():
+            if switches.idle():
                 return proceed(call)
             if not switches.fresh():
                 return read_first(call)
