@@ -110,6 +110,7 @@ class LoopDetector:
                 return StopReason.LOOP_DETECTED
             seen.answered += 1
             seen.batch = batch
+            self._unchanged += 1
         return None if write else seen
 
     def _third_write(self, key: int, batch: int, *, allowed: bool) -> bool:
@@ -117,8 +118,19 @@ class LoopDetector:
             return True
         return allowed and self._cycle is not None and _continues_cycle(self._cycle, key)
 
-    def settle(self, key: int, output: int, batch: int, step: int, answer: Answer | None) -> None:
-        """Take in what a call that was executed, or answered by the journal, brought back."""
+    def settle(
+        self, key: int, output: int, batch: int, step: int, answer: Answer | None, *, counts: bool = True
+    ) -> None:
+        """Take in what a call brought back: a new result, or the same again.
+
+        Args:
+            key: Hash of tool and arguments. output: hash of what came back, of a failure too.
+            batch: See `propose`. step: for people. answer: to answer the next equal proposal with.
+            counts: False for a failure that may be proposed again; it only brings nothing new.
+        """
+        if self._cycle is not None:
+            self._cycle.append((key, output))
+            del self._cycle[: -2 * LONGEST_CYCLE]
         packed = (output & _OUTPUT_MASK) << _BATCH_BITS | batch & _BATCH_MASK
         seen = self._seen
         before = seen.get(key)
@@ -132,13 +144,12 @@ class LoopDetector:
                 del seen[oldest]
                 self._repeats.pop(oldest, None)
         else:
+            if before & _BATCH_MASK == batch & _BATCH_MASK:
+                return
             self._unchanged += 1
-            if before & _BATCH_MASK != batch & _BATCH_MASK:
+            if counts:
                 seen[key] = packed
                 self._count(key, step, answer)
-        if self._cycle is not None:
-            self._cycle.append((key, output))
-            del self._cycle[: -2 * LONGEST_CYCLE]
 
     def _count(self, key: int, step: int, answer: Answer | None) -> None:
         repeat = self._repeats.get(key)
@@ -168,10 +179,6 @@ class LoopDetector:
             self._seen[key] = own
         if own_repeat is not None:
             self._repeats[key] = own_repeat
-
-    def barren(self) -> None:
-        """Take in a call that brought nothing: refused, or answered from the record."""
-        self._unchanged += 1
 
 
 def _continues_cycle(history: list[tuple[int, int]], key: int) -> bool:
@@ -217,7 +224,7 @@ class LoopGuard:
             write = call.writes
             verdict = detector.propose(key, call.batch, write=write, allowed=write and allowed)
             if verdict is not None:
-                answer = _answer(call, detector, verdict)
+                answer = _answer(call, verdict)
                 if answer is not None:
                     return answer
             try:
@@ -234,7 +241,7 @@ class LoopGuard:
         return loops
 
 
-def _answer(call: Call[L], detector: LoopDetector, verdict: Repeated | StopReason) -> Answer | None:
+def _answer(call: Call[L], verdict: Repeated | StopReason) -> Answer | None:
     """Answer or refuse a repeated call; None when the run only observes and the call goes on."""
     tool = call.tool.name
     if isinstance(verdict, StopReason):
@@ -243,7 +250,6 @@ def _answer(call: Call[L], detector: LoopDetector, verdict: Repeated | StopReaso
             LoopDetected(verdict, f"{tool}: {verdict} (agent.loop_detection.{key}; exempt a polling tool there)")
         )
         return None
-    detector.barren()
     if call.run.observing:
         call.refuse(LoopDetected(StopReason.LOOP_DETECTED))
         return None
@@ -260,8 +266,9 @@ def _answer(call: Call[L], detector: LoopDetector, verdict: Repeated | StopReaso
 
 
 def _settle_failure(call: Call[L], detector: LoopDetector, key: int, error: InterlockError) -> None:
-    if error.transient or (call.writes and call.attempts and not call.unknown):
-        return  # transient failures, and writes proved not performed, do not count
-    if not call.attempts:
-        detector.barren()
-    detector.settle(key, hash((error.reason, error.status)), call.batch, call.turn or call.seq, None)
+    if error.transient:
+        return
+    # A write proved not performed is no repeat: the agent may propose it again. It is no new result either.
+    counts = not (call.writes and call.attempts and not call.unknown)
+    output = hash((error.reason, error.for_model))
+    detector.settle(key, output, call.batch, call.turn or call.seq, None, counts=counts)

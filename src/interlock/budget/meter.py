@@ -6,8 +6,8 @@ answered from a record counts as a tool call, not as a unique one. The time budg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
@@ -31,7 +31,6 @@ class BudgetOptions:
         max_steps: Model turns. max_seconds: wall-clock seconds. max_tool_calls: calls, answered ones included.
         max_usd: Dollars. max_unique_calls: distinct (tool, arguments). max_tokens: input plus output.
         reserve_usd_per_turn: Reserved for a turn whose worst case is not declared.
-        max_calls: Executed calls by tool name (`tools.budgets`).
     """
 
     max_steps: int | None = 250
@@ -41,7 +40,6 @@ class BudgetOptions:
     max_unique_calls: int | None = None
     max_tokens: int | None = None
     reserve_usd_per_turn: float | None = None
-    max_calls: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +116,31 @@ class Meter:
         """Whether more dollars were spent than the cap allows."""
         return self.options.max_usd is not None and self.usd > self.options.max_usd
 
-    def admit_call(self, tool: str, key: int) -> Refused | None:
-        """Count one call of `tool`, here and in every parent; or count nothing and say which cap is reached."""
+    def admit_call(self, tool: str, key: int, max_calls: int | None) -> Refused | None:
+        """Count one call of `tool`, here and in every parent; or count nothing and say which cap is reached.
+
+        Args:
+            tool: Its name. key: hash of tool and arguments.
+            max_calls: The tool's own cap in one run and its children, or None.
+        """
         for meter in self._chain:
-            refused = meter._call_refused(tool, key)
+            refused = meter._call_refused(tool, key, max_calls)
             if refused is not None:
                 return refused
         for meter in self._chain:
             meter.calls += 1
             if meter._unique is not None:
                 meter._unique.add(key)
-            if tool in meter.options.max_calls:
+            if max_calls is not None:
                 meter._per_tool[tool] = meter._per_tool.get(tool, 0) + 1
         return None
 
-    def _call_refused(self, tool: str, key: int) -> Refused | None:
+    def _call_refused(self, tool: str, key: int, max_calls: int | None) -> Refused | None:
         options = self.options
         if options.max_tool_calls is not None and self.calls >= options.max_tool_calls:
             return Refused(StopReason.TOOL_BUDGET, "agent.budgets.max_tool_calls", options.max_tool_calls)
-        per_tool = options.max_calls.get(tool)
-        if per_tool is not None and self._per_tool.get(tool, 0) >= per_tool:
-            return Refused(StopReason.TOOL_BUDGET, f"tools.budgets.{tool}.max_calls", per_tool, run_wide=False)
+        if max_calls is not None and self._per_tool.get(tool, 0) >= max_calls:
+            return Refused(StopReason.TOOL_BUDGET, f"tools.budgets.{tool}.max_calls", max_calls, run_wide=False)
         cap = options.max_unique_calls
         if cap is not None and self._unique is not None and key not in self._unique and len(self._unique) >= cap:
             return Refused(StopReason.TOOL_BUDGET, "agent.budgets.max_unique_calls", cap)
@@ -228,13 +230,21 @@ M = TypeVar("M", bound=Metered)
 
 
 class MeterGuard:
-    """Guard `meter`."""
+    """Guard `meter`.
 
-    __slots__ = ()
+    Args:
+        max_calls_of: Returns the cap of one tool in one run (`tools.budgets`), or None.
+    """
+
+    __slots__ = ("_max_calls_of",)
+
+    def __init__(self, max_calls_of: Callable[[str], int | None]) -> None:
+        self._max_calls_of = max_calls_of
 
     def __call__(self, tool: ToolSpec, proceed: Proceed[M]) -> Proceed[M]:
         """See `Guard`."""
         name = tool.name
+        max_calls = self._max_calls_of(name)
 
         async def meter(call: Call[M]) -> Answer:
             run = call.run
@@ -244,7 +254,7 @@ class MeterGuard:
                 call.refuse(Refused(StopReason.TIME_BUDGET, "agent.budgets.max_seconds", limit_s).error(name))
             key = hash((name, call.digest))
             known = counter.knows(key)
-            refused = counter.admit_call(name, key)
+            refused = counter.admit_call(name, key, max_calls)
             if refused is not None:
                 call.refuse(refused.error(name))
                 counter.count_answered()

@@ -69,6 +69,7 @@ class InterlockError(Exception):
         run_wide: False for a refusal that concerns this tool alone and never ends the run by itself.
 
     Attributes:
+        executed: Whether the tool was tried at all; set by the gateway. Else nothing left the process.
         reason: Why a run that does not catch this error ends.
         status: What the run's trace says of the call.
         transient: A failure that passes by itself (429, 5xx, timeout): it does not count as a repeat.
@@ -91,6 +92,7 @@ class InterlockError(Exception):
         self.for_model = for_model or self.default_for_model
         self.details: dict[str, Any] = dict(details or {})
         self.run_wide = run_wide
+        self.executed = False
 
 
 class ConfigError(InterlockError):

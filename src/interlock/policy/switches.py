@@ -360,7 +360,7 @@ def _not_in_safe_mode(call: Call[S]) -> ToolDenied:
 
 
 class SwitchGuard:
-    """Guard: nothing passes a kill, and only listed reads pass safe mode."""
+    """Guard: nothing passes a decided stop or a kill, and only listed reads pass safe mode."""
 
     def __init__(self, switches: Switches) -> None:
         self._switches = switches
@@ -374,6 +374,9 @@ class SwitchGuard:
             return await proceed(call)
 
         def switch(call: Call[S]) -> Awaitable[Answer]:
+            stop = call.run.stop
+            if stop is not None:
+                raise RunStopped(stop.reason, stop.message, details=stop.details)
             if switches.idle():
                 return proceed(call)
             if not switches.fresh():

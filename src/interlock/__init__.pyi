@@ -1,0 +1,34 @@
+from interlock.config.gate import Interlock as Interlock
+from interlock.core import errors as errors
+from interlock.core.errors import AlreadyEnded as AlreadyEnded
+from interlock.core.errors import AlreadyRunning as AlreadyRunning
+from interlock.core.errors import ApprovalDenied as ApprovalDenied
+from interlock.core.errors import ApprovalExpired as ApprovalExpired
+from interlock.core.errors import ApprovalPending as ApprovalPending
+from interlock.core.errors import AuthFailed as AuthFailed
+from interlock.core.errors import BudgetExceeded as BudgetExceeded
+from interlock.core.errors import CircuitOpen as CircuitOpen
+from interlock.core.errors import ConfigError as ConfigError
+from interlock.core.errors import InterlockError as InterlockError
+from interlock.core.errors import InvalidArguments as InvalidArguments
+from interlock.core.errors import LeaseLost as LeaseLost
+from interlock.core.errors import LoopDetected as LoopDetected
+from interlock.core.errors import NoRun as NoRun
+from interlock.core.errors import NotPerformed as NotPerformed
+from interlock.core.errors import OutcomeUnknown as OutcomeUnknown
+from interlock.core.errors import RateLimited as RateLimited
+from interlock.core.errors import RunStopped as RunStopped
+from interlock.core.errors import StoreUnavailable as StoreUnavailable
+from interlock.core.errors import ToolDenied as ToolDenied
+from interlock.core.errors import ToolFailed as ToolFailed
+from interlock.core.errors import ToolOutputInvalid as ToolOutputInvalid
+from interlock.core.errors import ToolTimeout as ToolTimeout
+from interlock.core.reasons import StopReason as StopReason
+from interlock.core.results import RunResult as RunResult
+from interlock.gateway.tools import Tool as Tool
+from interlock.resilience.classify import classify_tool_error as classify_tool_error
+from interlock.resilience.classify import register_classifier as register_classifier
+from interlock.supervisor.run import Observation as Observation
+from interlock.supervisor.run import Run as Run
+
+__version__: str

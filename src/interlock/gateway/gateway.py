@@ -1,0 +1,131 @@
+"""The one way to a tool: a proposal in, an answer or a named error out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from interlock.core.calls import Answer, Call, Effect, Proceed, ToolSpec
+from interlock.core.canonical import NotCanonical, canonical_json, hasher
+from interlock.core.errors import InterlockError, InvalidArguments
+from interlock.gateway.pipeline import Funnel
+from interlock.gateway.scope import RunScope
+from interlock.gateway.tools import Registry
+from interlock.validation.schemas import SchemaMismatch
+
+__all__ = ["Gateway"]
+
+# Names come from a model: what is kept for unknown ones is bounded.
+UNKNOWN_NAMES_KEPT = 256
+
+
+async def _nowhere(**_: Any) -> Any:
+    raise LookupError("no such tool")
+
+
+class Gateway:
+    """Proposals to the funnel.
+
+    Args:
+        funnel: The guards.
+        registry: The tools.
+        settled: Returns a tool as the configuration sees it (effects, writes, scopes).
+        secret: Key of the argument digests.
+        max_args_bytes: Canonical arguments beyond this size are refused.
+    """
+
+    def __init__(
+        self,
+        funnel: Funnel,
+        registry: Registry,
+        *,
+        settled: Callable[[ToolSpec], ToolSpec],
+        secret: bytes,
+        max_args_bytes: int = 1_000_000,
+    ) -> None:
+        self._funnel = funnel
+        self._registry = registry
+        self._settled = settled
+        self._digest = hasher(secret)
+        self._max_args_bytes = max_args_bytes
+        self._known: dict[str, tuple[ToolSpec, Proceed[RunScope]]] = {}
+        self._unknown: dict[str, tuple[ToolSpec, Proceed[RunScope]]] = {}
+
+    async def call(
+        self, run: RunScope, name: str, args: Mapping[str, Any], batch: int, tool_call_id: str | None = None
+    ) -> Answer:
+        """Pass one proposed call through the funnel.
+
+        Args:
+            run: The run it belongs to.
+            name: Tool name as proposed; unknown names are refused in their place.
+            args: Arguments as proposed.
+            batch: Calls of one batch do not count against each other.
+            tool_call_id: The model's own id of the call, for the record.
+
+        Raises:
+            InterlockError: The call was refused, failed, or cannot be believed.
+        """
+        found = self._known.get(name)
+        tool, funnel = found if found is not None else self._fold(name)
+        invalid = None
+        try:
+            valid = tool.inputs.validate(args) if tool.inputs is not None else dict(args)
+            args_json = canonical_json(valid)
+        except (SchemaMismatch, NotCanonical, RecursionError) as error:
+            valid, args_json, invalid = _unfit(tool, args, error)
+        if len(args_json) > self._max_args_bytes:
+            invalid = InvalidArguments(
+                f"{name}: arguments of {len(args_json):,} bytes (tools.max_args_bytes = {self._max_args_bytes:,})",
+                for_model=f"The arguments are larger than {self._max_args_bytes:,} bytes. It was not executed.",
+            )
+        run.seq = seq = run.seq + 1
+        effect = tool.effect
+        if not isinstance(effect, Effect):
+            effect = tool.effect_of(valid)
+        call = Call(
+            run, tool, valid, args_json, self._digest(args_json), effect, seq, run.turn, batch, invalid, tool_call_id
+        )
+        try:
+            return await funnel(call)
+        except InterlockError as error:
+            error.executed = call.attempts > 0
+            raise
+
+    def tool(self, name: str) -> ToolSpec:
+        """Return a tool as the funnel sees it: registered and settled by the configuration, or unknown."""
+        return (self._known.get(name) or self._fold(name))[0]
+
+    def _fold(self, name: str) -> tuple[ToolSpec, Proceed[RunScope]]:
+        spec = self._registry.get(name)
+        if spec is None:
+            found = self._unknown.get(name)
+            if found is None:
+                tool = self._settled(ToolSpec(name, _nowhere, is_async=True, known=False))
+                if len(self._unknown) >= UNKNOWN_NAMES_KEPT:
+                    self._unknown.clear()
+                found = self._unknown[name] = (tool, self._funnel.fold(tool))
+            return found
+        tool = self._settled(spec)
+        found = self._known[name] = (tool, self._funnel.fold(tool))
+        return found
+
+
+def _unfit(tool: ToolSpec, args: Mapping[str, Any], error: Exception) -> tuple[dict[str, Any], bytes, InvalidArguments]:
+    """Return what stands for arguments that do not fit: as proposed where they are JSON, else nothing."""
+    try:
+        raw = dict(args)
+        args_json = canonical_json(raw)
+    except (NotCanonical, TypeError, ValueError):
+        raw, args_json = {}, b"{}"
+    faults = error.errors if isinstance(error, SchemaMismatch) else [{"loc": [], "type": "json", "msg": str(error)}]
+    told = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'arguments'}: {fault['msg']}" for fault in faults[:5])
+    return (
+        raw,
+        args_json,
+        InvalidArguments(
+            f"{tool.name}: {error}",
+            for_model=f"The arguments do not fit the tool's schema ({told}). It was not executed.",
+            details={"errors": faults[:20]},
+        ),
+    )

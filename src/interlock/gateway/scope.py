@@ -1,0 +1,87 @@
+"""A run as the funnel sees it: the facts, and one slot for what each guard keeps of a run."""
+
+from __future__ import annotations
+
+from interlock.budget.loops import LoopDetector, Looped
+from interlock.budget.meter import Meter
+from interlock.core.calls import Stop
+from interlock.core.clock import Clock
+from interlock.journal.effects import Journaled
+from interlock.policy.allowlist import PolicyView, Ruled
+from interlock.record.trace import Recorded, Trace
+from interlock.resilience.retry import Retried
+
+__all__ = ["RunScope"]
+
+
+class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
+    """One run in flight.
+
+    Attributes:
+        seq: Calls proposed so far. in_flight: calls under way.
+        started_s: On the monotonic clock.
+        keyed: Whether the caller gave a request id, so that others may ask for the outcome.
+    """
+
+    __slots__ = (
+        "in_flight",
+        "keyed",
+        "loops",
+        "meter",
+        "occurrences",
+        "policy",
+        "retries",
+        "seq",
+        "started_s",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        tenant_id: str,
+        request_id: str,
+        request_time_ms: int,
+        agent: str,
+        scopes: frozenset[str],
+        clock: Clock,
+        started_s: float,
+        deadline_s: float,
+        observing: bool,
+        meter: Meter,
+        loops: LoopDetector,
+        policy: PolicyView,
+        trace: Trace,
+        keyed: bool = False,
+        fence: int = 1,
+        path: str = "",
+        parent: RunScope | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.tenant_id = tenant_id
+        self.request_id = request_id
+        self.agent = agent
+        self.scopes = scopes
+        self.clock = clock
+        self.started_s = started_s
+        self.deadline_s = deadline_s
+        self.keyed = keyed
+        self.observing = observing
+        self.path = path
+        self.turn = 0
+        self.fence = fence
+        self.stop: Stop | None = None
+        self.meter = meter
+        self.loops = loops
+        self.policy = policy
+        self.trace = trace
+        self.retries: dict[str, int] = {}
+        self.seq = 0
+        self.in_flight = 0
+        # Effect keys and occurrences are the root's, so that equal writes of two sub-agents are one effect.
+        root = parent
+        self.root_run_id = root.root_run_id if root is not None else run_id
+        self.root_request_id = root.root_request_id if root is not None else request_id
+        self.request_time_ms = root.request_time_ms if root is not None else request_time_ms
+        self.occurrences: dict[bytes, int] = root.occurrences if root is not None else {}

@@ -1,0 +1,113 @@
+"""One face for sync and async agents: awaited on the run's loop, blocking from a worker thread.
+
+There are no twin classes. A method of a run called on its event loop returns something to await; called from
+a sync agent's thread it does the same work on the loop and returns the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Bridge", "Opened", "Portal"]
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """Where a run lives, and how code elsewhere reaches it."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def cross(self, work: Coroutine[Any, Any, T]) -> Any:
+        """Return `work` itself on the run's loop; from another thread, do it there and return its value.
+
+        Raises:
+            RuntimeError: Called on another event loop than the run's.
+        """
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        if here is self.loop:
+            return work
+        work.close()
+        raise RuntimeError("this run belongs to another event loop: call it from the loop that opened it")
+
+
+class Opened(Generic[T]):
+    """Something opened and closed again: `async with` on the loop, `with` in a sync agent's thread."""
+
+    __slots__ = ("_bridge",)
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    async def open(self) -> T:
+        """Open, and return what the block works with."""
+        raise NotImplementedError  # pragma: no cover - every subclass opens something
+
+    async def close(self, error: BaseException | None) -> bool:
+        """Close; return True to swallow `error`."""
+        raise NotImplementedError  # pragma: no cover
+
+    async def __aenter__(self) -> T:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return await self.close(error)
+
+    def __enter__(self) -> T:
+        value: T = self._bridge.cross(self.open())
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        swallowed: bool = self._bridge.cross(self.close(error))
+        return swallowed
+
+
+class Portal:
+    """An event loop in a daemon thread of its own, started on first use: how sync callers run agents."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the portal's loop and return its value; an interrupt cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the portal's loop, started."""
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name="interlock-portal", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        """Stop the loop and its thread, if they were started."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

@@ -1,0 +1,34 @@
+"""What every run of one gate shares: the way to the tools, the switches, the prices, the rules of stopping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interlock.budget.prices import Prices
+from interlock.core.clock import Clock
+from interlock.gateway.gateway import Gateway
+from interlock.policy.switches import Switches
+from interlock.resilience.threads import ToolThreads
+from interlock.supervisor.stopping import StopOptions
+
+__all__ = ["Machinery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """The parts that runs share.
+
+    Attributes:
+        threads: Where sync agents and sync model functions run; not the tools' own.
+        unpriced_allowed: Under a dollar cap, models of unknown price run all the same.
+        wrap_up_s: Seconds that a wrap-up turn may take.
+    """
+
+    gateway: Gateway
+    switches: Switches
+    prices: Prices
+    stopping: StopOptions
+    threads: ToolThreads
+    clock: Clock
+    unpriced_allowed: bool = False
+    wrap_up_s: float = 30.0

@@ -1,0 +1,124 @@
+"""What a run's end means: the reason, and the facts beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from interlock.core.errors import InterlockError
+from interlock.core.reasons import StopReason
+from interlock.core.results import RunResult
+from interlock.gateway.scope import RunScope
+from interlock.journal.store import RunRow
+from interlock.resilience.classify import classify_tool_error
+
+__all__ = ["Ended", "judge", "stored_result"]
+
+
+class Ended(Protocol):
+    """A run, as far as its outcome needs it."""
+
+    scope: RunScope
+    partial: Any
+    output: Any
+    doubts: list[str]
+
+
+def judge(run: Ended, *, work: asyncio.Future[Any] | None = None, error: BaseException | None = None) -> RunResult:
+    """Return the outcome of a run.
+
+    Args:
+        run: The run.
+        work: The agent's task, done or given up; its result or exception counts.
+        error: What left the run's block, where there is no task.
+    """
+    output = run.output
+    if work is not None:
+        if not work.done():
+            error = InterlockError("the agent ignored its cancellation: its run was closed without it")
+        elif work.cancelled():
+            error = asyncio.CancelledError()
+        else:
+            error = work.exception()
+            output = work.result() if error is None else None
+    stop = run.scope.stop
+    details: dict[str, Any] = {}
+    if stop is not None:
+        reason = stop.reason
+        details = {"message": stop.message, **stop.details}
+        partial = output if output is not None else run.partial
+        output = None
+    elif error is None:
+        reason, partial = StopReason.SUCCESS, None
+    else:
+        reason, partial = _reason_of(error), run.partial
+    if error is not None and not (stop is not None and isinstance(error, asyncio.CancelledError)):
+        details = {"error": type(error).__name__, "message": str(error), **_facts(error), **details}
+    if partial is not None:
+        details["partial"] = partial
+    return _result(run, reason, output, details)
+
+
+def _reason_of(error: BaseException) -> StopReason:
+    if isinstance(error, InterlockError):
+        return error.reason
+    if isinstance(error, asyncio.CancelledError):
+        return StopReason.CANCELLED
+    if isinstance(error, Exception):
+        return classify_tool_error(error)
+    return StopReason.CANCELLED if isinstance(error, KeyboardInterrupt) else StopReason.INTERNAL_ERROR
+
+
+def _facts(error: BaseException) -> Mapping[str, Any]:
+    return error.details if isinstance(error, InterlockError) else {}
+
+
+def _result(run: Ended, reason: StopReason, output: Any, details: dict[str, Any]) -> RunResult:
+    scope = run.scope
+    meter = scope.meter
+    if run.doubts:
+        details["doubts"] = list(run.doubts)
+    if meter.unpriced is not None:
+        details["cost_unknown"] = meter.unpriced
+    if meter.overdrawn:
+        details["overdrawn"] = True
+    if scope.observing:
+        details["would_have"] = scope.trace.would_have()
+    return RunResult(
+        run_id=scope.run_id,
+        reason=reason,
+        output=output,
+        steps=meter.steps,
+        tool_calls=meter.calls,
+        cost_usd=meter.usd,
+        elapsed_s=scope.clock.monotonic() - scope.started_s,
+        tokens=meter.tokens,
+        tenant_id=scope.tenant_id,
+        request_id=scope.request_id,
+        details=details,
+    )
+
+
+def stored_result(row: RunRow) -> RunResult:
+    """Return the outcome that the store holds of a run that has ended or is parked."""
+    record = row.record or {}
+    details = dict(record.get("details") or {})
+    if row.reason == StopReason.SUCCESS and not row.output_kept:
+        details["output"] = "done, result not kept"
+    return RunResult(
+        run_id=row.run_id,
+        reason=StopReason(row.reason or StopReason.INTERNAL_ERROR),
+        output=None if row.output is None else orjson.loads(row.output),
+        steps=int(record.get("steps") or 0),
+        tool_calls=int(record.get("tool_calls") or 0),
+        cost_usd=float(record.get("cost_usd") or 0.0),
+        elapsed_s=float(record.get("duration_s") or 0.0),
+        tokens=int(record.get("tokens") or 0),
+        tenant_id=row.tenant_id,
+        request_id=row.request_id,
+        replayed=True,
+        details=details,
+    )

@@ -1,0 +1,74 @@
+"""What a caller asks for: one run, its identity, and the hash of what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from interlock.budget.meter import BudgetOptions
+from interlock.core.canonical import NotCanonical, canonical_json, plain_hash
+
+__all__ = ["MAX_ID_LENGTH", "RunRequest"]
+
+MAX_ID_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One request for a run.
+
+    Attributes:
+        request_id: The caller's idempotency key; None makes a fresh one.
+        inputs: Keyword arguments of the agent beside the task.
+        payload: What the request is about, where task and inputs are not JSON.
+        scopes: Permissions the run holds. allow: globs that narrow the policy.
+        budgets: Caps that replace the configuration's, by key.
+        deadline: Wall-clock time (Unix seconds) at which the run's time is over, whatever `max_seconds` says.
+        retry: True starts a request with an outcome afresh under the same effect keys; "resume" goes on with a
+            parked one.
+    """
+
+    agent: str
+    task: Any = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    tenant_id: str = "default"
+    request_id: str | None = None
+    payload: Any = None
+    scopes: Sequence[str] = ()
+    allow: Sequence[str] | None = None
+    budgets: Mapping[str, Any] | BudgetOptions | None = None
+    deadline: float | None = None
+    retry: bool | Literal["resume"] = False
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the identity of this request, or None."""
+        identity: dict[str, Any] = {"tenant_id": self.tenant_id}
+        if self.request_id is not None:
+            identity["request_id"] = self.request_id
+        for name, value in identity.items():
+            if not isinstance(value, str) or not value:
+                return f"{name} must be text, and not empty"
+            if len(value) > MAX_ID_LENGTH or not value.isprintable():
+                return f"{name} must be at most {MAX_ID_LENGTH} printable characters"
+        return None
+
+    def payload_hash(self) -> str:
+        """Return the hash that tells this request from another with the same id.
+
+        Raises:
+            NotCanonical: Neither `payload` nor task and inputs are JSON.
+        """
+        if self.payload is not None:
+            return plain_hash({"payload": self.payload})
+        try:
+            return plain_hash({"task": self.task, "inputs": dict(self.inputs)})
+        except NotCanonical as error:
+            raise NotCanonical(f"{error}: pass payload= (what this request is about, as JSON)") from None
+
+    def task_json(self) -> bytes | None:
+        """Return the task as JSON, or None where it is not."""
+        try:
+            return canonical_json(self.task)
+        except NotCanonical:
+            return None

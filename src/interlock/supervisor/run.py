@@ -1,0 +1,391 @@
+"""One run in flight: what an agent holds in its hand.
+
+Every method works from an async agent (await it) and from a sync one (call it); see `bridge.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from interlock.budget.meter import BudgetOptions
+from interlock.core.calls import Answer, Stop
+from interlock.core.canonical import canonical_json
+from interlock.core.errors import InterlockError, OutcomeUnknown, RunStopped
+from interlock.core.reasons import StopReason
+from interlock.core.results import RunResult
+from interlock.gateway.scope import RunScope
+from interlock.gateway.tools import Caller, current_run
+from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.machinery import Machinery
+from interlock.supervisor.stopping import NO_WRAP_UP, Refusals, Straggler, stops
+from interlock.supervisor.turns import ModelTurn
+
+__all__ = ["Observation", "Run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What came of a call, refusals included; what an agent loop turns into a message.
+
+    Attributes:
+        ok: Whether there is a value. value: the validated output, or None.
+        for_model: What the model may read: the value as text, or what is and is not known.
+        status: As in the trace: `success`, `replayed`, `repeated`, `denied`, `timeout`, …
+        reason: Stop reason of the refusal or failure, or None. error: the error itself.
+    """
+
+    ok: bool
+    value: Any
+    for_model: str
+    status: str
+    reason: StopReason | None = None
+    error: Exception | None = None
+
+
+class Family(Protocol):
+    """Where runs are opened and closed; the supervisor."""
+
+    def open_child(
+        self, parent: Run, name: str, budgets: Mapping[str, Any] | BudgetOptions | None, allow: Sequence[str] | None
+    ) -> Run:
+        """Open a run below `parent`."""
+        ...
+
+    async def close(self, run: Run, error: BaseException | None) -> RunResult:
+        """End a run whose block was left, with or without an error, and record it."""
+        ...
+
+
+class Run:
+    """One run in flight.
+
+    Attributes:
+        run_id, tenant_id, request_id, agent: Who it is.
+        partial: Whatever exists so far; kept in `result.details["partial"]` if the run is stopped.
+        result: The `RunResult`, once the run has ended.
+    """
+
+    def __init__(
+        self, machinery: Machinery, family: Family, scope: RunScope, bridge: Bridge, *, parent: Run | None = None
+    ) -> None:
+        self.run_id = scope.run_id
+        self.tenant_id = scope.tenant_id
+        self.request_id = scope.request_id
+        self.agent = scope.agent
+        self.partial: Any = None
+        self.result: RunResult | None = None
+        self.scope = scope
+        self.doubts: list[str] = []
+        self.output: Any = None
+        self._machinery = machinery
+        self._family = family
+        self.bridge = bridge
+        self._parent = parent
+        self._children: list[Run] = []
+        self._child_names: dict[str, int] = {}
+        self._refusals = Refusals(machinery.stopping.max_refusals)
+        self._straggler: Straggler | None = None
+        self._wrapped_up = False
+
+    # -- calls
+
+    def call(self, tool: str, args: Mapping[str, Any] | None = None, *, tool_call_id: str | None = None) -> Any:
+        """Use a tool, and return its validated output.
+
+        Args:
+            tool: Its name.
+            args: Its arguments by name.
+            tool_call_id: The model's own id of this call, for the record.
+
+        Raises:
+            InterlockError: A refusal or a failure; see `core/errors.py`. `RunStopped` once a stop is decided.
+        """
+        return self.bridge.cross(self._value(tool, args or {}, tool_call_id))
+
+    def observe(self, tool: str, args: Mapping[str, Any] | None = None, *, tool_call_id: str | None = None) -> Any:
+        """Use a tool, and return an `Observation`; a refusal does not raise.
+
+        Raises:
+            RunStopped: A stop is decided: nothing more is done in this run.
+        """
+        return self.bridge.cross(self._observation(tool, args or {}, tool_call_id))
+
+    async def _value(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Any:
+        return (await self._call(tool, args, tool_call_id)).value
+
+    async def _observation(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Observation:
+        try:
+            answer = await self._call(tool, args, tool_call_id)
+        except RunStopped:
+            raise
+        except InterlockError as error:
+            return Observation(False, None, error.for_model, error.status, error.reason, error)
+        except Exception as error:  # an observing run hands the tool's own exception through
+            return Observation(False, None, "The tool failed.", "error", StopReason.TOOL_FAILED, error)
+        return Observation(True, answer.value, _as_text(answer), answer.status)
+
+    async def _call(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Answer:
+        scope = self.scope
+        if scope.stop is not None:
+            if self._straggler is not None:
+                self._straggler.called()
+        elif self._parent is not None and self._parent.scope.stop is not None:
+            self.stop(self._parent.scope.stop)
+        scope.in_flight += 1
+        turn = scope.turn
+        refusal: InterlockError | None = None
+        try:
+            # Without declared turns every call is a batch of its own.
+            return await self._machinery.gateway.call(scope, tool, args, turn or -scope.seq - 1, tool_call_id)
+        except InterlockError as error:
+            refusal = self._judge(error)
+            raise
+        finally:
+            scope.in_flight -= 1
+            if scope.stop is None:
+                stop = self._refusals.note(refusal, turns=turn > 0)
+                if stop is not None:
+                    self.stop(stop)
+            elif not scope.in_flight:
+                self._idle()
+
+    def _judge(self, error: InterlockError) -> InterlockError | None:
+        """Stop the run if this error does; return it if it was a refusal: nothing was executed."""
+        if isinstance(error, OutcomeUnknown):
+            key = error.details.get("key")
+            if isinstance(key, str) and key not in self.doubts:
+                self.doubts.append(key)
+        if stops(error, self._machinery.stopping.stop_on):
+            self.stop(Stop(error.reason, str(error), error.details))
+        return None if error.executed else error
+
+    # -- stopping
+
+    def stop(self, stop: Stop) -> None:
+        """Decide that this run stops, and its children with it; only the first decision counts."""
+        if self.scope.stop is not None:
+            return
+        self.scope.stop = stop
+        for child in self._children:
+            child.stop(stop)
+        if not self.scope.in_flight:
+            self._idle()
+
+    def _idle(self) -> None:
+        if self._straggler is not None:
+            self._straggler.settled()
+
+    def watch(self, cancel: Callable[[], None]) -> None:
+        """Let `cancel` be called when the agent goes on after a stop."""
+        self._straggler = Straggler(self._later, cancel)
+
+    def _later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        return self.bridge.loop.call_later(delay_s, callback).cancel
+
+    def over(self, result: RunResult) -> None:
+        """Take in that the run has ended."""
+        self.result = result
+        if self._straggler is not None:
+            self._straggler.spare()
+            self._straggler = None
+        if self.scope.stop is None:
+            self.scope.stop = Stop(result.reason, "the run has ended")
+
+    # -- model turns
+
+    def step(
+        self,
+        *,
+        model: str | None = None,
+        max_output_tokens: int | None = None,
+        input_tokens: int | None = None,
+    ) -> ModelTurn:
+        """Open one model turn: `async with run.step(model=…) as step: reply = …; step.charge(reply.usage)`.
+
+        Entering is where a run stops; it reads the switches and reserves the turn's worst case.
+
+        Args:
+            model: `provider:model`, for the price; None where nothing is charged.
+            max_output_tokens: Worst case of the output.
+            input_tokens: Of the prompt, counted or estimated; without it only the output is reserved.
+
+        Raises:
+            RunStopped: A stop is decided, or a budget does not allow the turn.
+        """
+        return ModelTurn(self, self._machinery, self.bridge, model, max_output_tokens, input_tokens)
+
+    def model(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        model: str | None = None,
+        max_output_tokens: int | None = None,
+        input_tokens: int | None = None,
+        reply_type: Any = None,
+        usage: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Take one model turn: call `fn(*args, **kwargs)` inside a step, charge its usage, return its reply.
+
+        Args:
+            fn: Asks the model; async, or sync (then in a worker thread).
+            model, max_output_tokens, input_tokens: See `step`.
+            reply_type: How to rebuild a stored reply that is not plain JSON.
+            usage: Reads the usage of a reply that is not OpenAI-, Anthropic- or `{"usage": …}`-shaped.
+        """
+        return self.bridge.cross(
+            self._model(
+                fn,
+                args,
+                kwargs,
+                self.step(model=model, max_output_tokens=max_output_tokens, input_tokens=input_tokens),
+                reply_type,
+                usage,
+            )
+        )
+
+    async def _model(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        step: ModelTurn,
+        reply_type: Any,
+        usage: Callable[[Any], Any] | None,
+    ) -> Any:
+        async with step:
+            if inspect.iscoroutinefunction(fn):
+                reply = await fn(*args, **kwargs)
+            else:
+                reply = await self._machinery.threads.submit(functools.partial(fn, *args, **kwargs), {}, "model")
+                if inspect.isawaitable(reply):
+                    reply = await reply
+            step.charge_reply(reply, usage)
+        return reply
+
+    async def begin_turn(self) -> bool:
+        """Pass the stop boundary before a model turn; return whether it is the wrap-up turn.
+
+        Raises:
+            RunStopped: Nothing more is done in this run.
+        """
+        scope = self.scope
+        if scope.stop is None and self._parent is not None and self._parent.scope.stop is not None:
+            self.stop(self._parent.scope.stop)
+        if scope.stop is None:
+            stop = self._refusals.turn_over()
+            if stop is not None:
+                self.stop(stop)
+        if scope.stop is None:
+            await self._check_switches()
+        if scope.stop is None and scope.clock.monotonic() >= scope.deadline_s:
+            self.stop(Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up"))
+        stop = scope.stop
+        if stop is None:
+            return False
+        if self._machinery.stopping.wrap_up and not self._wrapped_up and stop.reason not in NO_WRAP_UP:
+            self._wrapped_up = True
+            if self._straggler is not None:
+                self._straggler.spare()
+            return True
+        raise RunStopped(stop.reason, stop.message, details=stop.details)
+
+    async def _check_switches(self) -> None:
+        try:
+            await self._machinery.switches.check_turn(self.scope)
+        except InterlockError as error:
+            self.stop(Stop(error.reason, str(error), error.details))
+
+    def end_turn(self) -> None:
+        """Take in that a model turn is over."""
+        if self.scope.stop is not None and not self.scope.in_flight:
+            self._idle()
+
+    # -- children
+
+    def child(
+        self,
+        name: str | None = None,
+        *,
+        budgets: Mapping[str, Any] | BudgetOptions | None = None,
+        allow: Sequence[str] | None = None,
+    ) -> Child:
+        """Open a sub-agent's run on this run's budget: `async with run.child("researcher") as child: …`.
+
+        Args:
+            name: Identifies it across retries; without one, its ordinal does.
+            budgets: Caps of its own, e.g. `{"max_steps": 5}`; they stop only the child.
+            allow: Globs; it may use what matches these and what the parent may use.
+        """
+        return Child(self, self._family, self.bridge, name, budgets, allow)
+
+    def adopt(self, child: Run) -> None:
+        """Take in a child that has been opened."""
+        self._children.append(child)
+
+    def disown(self, child: Run) -> None:
+        """Take in that a child has ended."""
+        self._children.remove(child)
+        for key in child.doubts:
+            if key not in self.doubts:
+                self.doubts.append(key)
+
+    def child_name(self, name: str | None) -> str:
+        """Return a name that no other child of this run has: its own, or an ordinal."""
+        base = name or f"child{self.scope.turn or ''}"
+        n = self._child_names[base] = self._child_names.get(base, 0) + 1
+        return base if n == 1 else f"{base}#{n}"
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} of {self.agent}>"
+
+
+class Child(Opened[Run]):
+    """A sub-agent's run, open inside its block."""
+
+    def __init__(
+        self,
+        parent: Run,
+        family: Family,
+        bridge: Bridge,
+        name: str | None,
+        budgets: Mapping[str, Any] | BudgetOptions | None,
+        allow: Sequence[str] | None,
+    ) -> None:
+        super().__init__(bridge)
+        self._parent = parent
+        self._family = family
+        self._asked = (name, budgets, allow)
+        self._run: Run | None = None
+        self._outer: Token[Caller | None] | None = None
+
+    async def open(self) -> Run:
+        """Open the child's run and make it the current one."""
+        name, budgets, allow = self._asked
+        parent = self._parent
+        run = self._family.open_child(parent, parent.child_name(name), budgets, allow)
+        parent.adopt(run)
+        self._run = run
+        self._outer = current_run.set(run)
+        return run
+
+    async def close(self, error: BaseException | None) -> bool:
+        """Record the child's outcome. Its errors are the parent's to handle."""
+        run = self._run
+        if run is None or self._outer is None:
+            return False
+        current_run.reset(self._outer)
+        await self._family.close(run, error)
+        self._parent.disown(run)
+        return False
+
+
+def _as_text(answer: Answer) -> str:
+    value = answer.value
+    text = value if isinstance(value, str) else (answer.json or canonical_json(value)).decode()
+    return text if answer.note is None else f"{answer.note}\n{text}"

@@ -1,0 +1,106 @@
+"""Writes down how runs end: one record, in the store and to every sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from interlock.core.canonical import NotCanonical, canonical_json
+from interlock.core.clock import Clock
+from interlock.core.errors import StoreUnavailable
+from interlock.core.reasons import StopReason
+from interlock.core.results import RunResult
+from interlock.journal.store import ClaimState, Journal, RunRow, RunState, RunStore
+from interlock.policy.approval import ApprovalState, ApprovalStore
+from interlock.record.metrics import Metrics
+from interlock.record.redact import Redactor
+from interlock.record.runrecord import build_record
+from interlock.supervisor.run import Run
+
+__all__ = ["RecordSink", "Secretary"]
+
+RecordSink = Callable[[Mapping[str, Any]], None]
+"""Receives the record of every run that ends; it queues, it does not work."""
+
+
+class Secretary:
+    """Records outcomes.
+
+    Args:
+        store: Where runs are kept. journal, approvals: what a parked run waits for.
+        sinks: Further receivers of every record.
+        facts: More of ours for every record (profile, prices).
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        journal: Journal,
+        approvals: ApprovalStore,
+        clock: Clock,
+        metrics: Metrics,
+        redactor: Redactor,
+        sinks: Sequence[RecordSink],
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._approvals = approvals
+        self._clock = clock
+        self._metrics = metrics
+        self._redactor = redactor
+        self._sinks = tuple(sinks)
+        self._facts = dict(facts)
+
+    async def close(self, run: Run, result: RunResult) -> RunResult:
+        """Record the end of a run; durable on return where somebody else may ask for the outcome."""
+        if not run.scope.keyed:
+            return self.close_soon(run, result)
+        record, state, output = self._write_up(run, result)
+        scope = run.scope
+        try:
+            await self._store.end(scope.run_id, scope.fence, state, result.reason, record, output)
+        except StoreUnavailable as error:
+            # The outcome stands for the caller; a redelivery will ask the journal, write by write.
+            result.details["record"] = f"not stored: {error}"
+        return result
+
+    def close_soon(self, run: Run, result: RunResult) -> RunResult:
+        """Record the end of a run without waiting for the store."""
+        record, state, output = self._write_up(run, result)
+        self._store.end_soon(run.scope.run_id, run.scope.fence, state, result.reason, record, output)
+        return result
+
+    def _write_up(self, run: Run, result: RunResult) -> tuple[Mapping[str, Any], RunState, bytes | None]:
+        run.over(result)
+        scope = run.scope
+        record = build_record(
+            result,
+            scope.trace,
+            ended_at=self._clock.wall(),
+            root_run_id=scope.root_run_id,
+            path=scope.path,
+            facts=self._facts,
+            redactor=self._redactor,
+        )
+        self._metrics.run_ended(scope.agent.partition("/")[0], result.reason, result.elapsed_s)
+        for sink in self._sinks:
+            sink(record)
+        return record, RunState.PARKED if result.parked else RunState.ENDED, _output_json(result)
+
+    async def may_go_on(self, row: RunRow) -> bool:
+        """Whether what a parked run waited for has been settled or decided."""
+        if row.reason == StopReason.OUTCOME_UNKNOWN:
+            claims = await self._journal.claims_of(row.root_run_id)
+            return not any(claim.state in (ClaimState.IN_DOUBT, ClaimState.INTENT) for claim in claims)
+        pending = await self._approvals.list(tenant_id=row.tenant_id, state=ApprovalState.PENDING, limit=10_000)
+        return not any(approval.run_id == row.run_id for approval in pending)
+
+
+def _output_json(result: RunResult) -> bytes | None:
+    if result.reason is not StopReason.SUCCESS:
+        return None
+    try:
+        return canonical_json(result.output)
+    except NotCanonical:
+        return None

@@ -1,0 +1,261 @@
+"""Opens, drives and ends runs; always answers with a `RunResult`.
+
+Nothing that happens inside a run is raised: only cancellation and interrupts of the caller pass through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from interlock.budget.meter import BudgetOptions
+from interlock.core.calls import Stop
+from interlock.core.canonical import NotCanonical
+from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError
+from interlock.core.reasons import StopReason
+from interlock.core.results import RunResult
+from interlock.gateway.tools import current_run
+from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
+from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.machinery import Machinery
+from interlock.supervisor.outcome import judge, stored_result
+from interlock.supervisor.requests import RunRequest
+from interlock.supervisor.run import Run
+from interlock.supervisor.scopes import ScopeMaker
+from interlock.supervisor.secretary import Secretary
+
+__all__ = ["OpenRun", "Supervisor"]
+
+# How often a duplicate looks whether the run it waits for has ended.
+WAIT_POLL_S = 0.05
+# What a cancelled agent gets before its run is closed without it.
+CANCEL_GRACE_S = 1.0
+
+
+class Supervisor:
+    """Runs of one gate.
+
+    Args:
+        machinery: What runs share.
+        scopes: Makes the scope of a run out of a request.
+        secretary: Writes down how runs end.
+        store: Where runs are claimed.
+    """
+
+    def __init__(self, machinery: Machinery, scopes: ScopeMaker, secretary: Secretary, store: RunStore) -> None:
+        self._machinery = machinery
+        self._scopes = scopes
+        self._secretary = secretary
+        self._store = store
+        self._live: set[Run] = set()
+
+    # -- a whole run
+
+    async def run(self, agent: Callable[..., Any], request: RunRequest) -> RunResult:
+        """Run an agent to its end and return the outcome; a request with an outcome gets that one."""
+        opened = await self._open(request, wait_s=None)
+        if isinstance(opened, RunResult):
+            return opened
+        return await self._drive(opened, agent, request)
+
+    async def _drive(self, run: Run, agent: Callable[..., Any], request: RunRequest) -> RunResult:
+        finished: asyncio.Future[None] = run.bridge.loop.create_future()
+        before = current_run.set(run)
+        try:
+            work = asyncio.ensure_future(self._agent(agent, run, request))
+        finally:
+            current_run.reset(before)
+        work.add_done_callback(functools.partial(_finish, finished))
+        run.watch(functools.partial(_cancel, work, finished))
+        deadline = self._at_deadline(run)
+        try:
+            await finished
+        except asyncio.CancelledError as error:
+            # The caller was cancelled: record it and leave; a write under way goes on as a task of the gate.
+            work.cancel()
+            run.stop(Stop(StopReason.CANCELLED, "the caller of gate.run was cancelled"))
+            self._secretary.close_soon(run, judge(run, error=error))
+            raise
+        finally:
+            deadline()
+            self._live.discard(run)
+        return await self._secretary.close(run, judge(run, work=work))
+
+    async def _agent(self, agent: Callable[..., Any], run: Run, request: RunRequest) -> Any:
+        inputs = dict(request.inputs)
+        if inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004
+            return await agent(run, request.task, **inputs)
+        call = functools.partial(agent, run, request.task, **inputs)
+        output = await self._machinery.threads.submit(call, {}, "agent")
+        return await output if inspect.isawaitable(output) else output
+
+    def _at_deadline(self, run: Run) -> Callable[[], None]:
+        left_s = run.scope.deadline_s - run.scope.clock.monotonic()
+        if left_s == float("inf"):
+            return lambda: None
+        stop = Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up")
+        return run.bridge.loop.call_later(max(0.0, left_s), run.stop, stop).cancel
+
+    # -- opening
+
+    async def _open(self, request: RunRequest, wait_s: float | None) -> Run | RunResult:
+        """Claim the request and open its run; or return its outcome, waiting for it if it runs elsewhere."""
+        fault = request.fault()
+        if fault is not None:
+            return _refused(request, fault)
+        try:
+            scope, new = self._scopes.root(request)
+        except (NotCanonical, ConfigError) as error:
+            return _refused(request, str(error))
+        try:
+            begun = await self._begin(new, request)
+            if begun is not None:
+                if not begun.fresh:
+                    return await self._standing(begun.row, request, new, wait_s)
+                scope.run_id = scope.root_run_id = begun.row.run_id
+                scope.trace.run_id = begun.row.run_id
+                scope.request_time_ms = begun.row.request_time_ms
+                scope.fence = begun.row.fence
+            else:
+                scope.request_time_ms = self._store.begin_soon(new)
+        except InterlockError as error:
+            return RunResult(
+                new.run_id,
+                error.reason,
+                tenant_id=request.tenant_id,
+                request_id=new.request_id,
+                details={"error": type(error).__name__, "message": str(error)},
+            )
+        run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
+        self._live.add(run)
+        return run
+
+    async def _begin(self, new: NewRun, request: RunRequest) -> Begun | None:
+        if request.request_id is None:
+            return None
+        return await self._store.begin(new, retry=request.retry is True, resume=request.retry == "resume")
+
+    async def _standing(self, row: RunRow, request: RunRequest, new: NewRun, wait_s: float | None) -> Run | RunResult:
+        if row.payload_hash != new.payload_hash:
+            return _refused(request, f"request_id {request.request_id!r} was used with another payload", row.run_id)
+        waited_s = 0.0
+        clock = self._machinery.clock
+        while row.state in (RunState.RUNNING, RunState.QUEUED):
+            if wait_s is not None and waited_s >= wait_s:
+                raise AlreadyRunning(row.run_id)
+            await clock.sleep(WAIT_POLL_S)
+            waited_s += WAIT_POLL_S
+            found = await self._store.run(row.run_id)
+            if found is None:
+                return _refused(request, f"run {row.run_id} is gone from the store", row.run_id)
+            row = found
+        if row.state is RunState.PARKED and request.retry is False and await self._secretary.may_go_on(row):
+            return await self._open(_resuming(request), wait_s)
+        return stored_result(row)
+
+    def open_child(
+        self, parent: Run, name: str, budgets: Mapping[str, Any] | BudgetOptions | None, allow: Sequence[str] | None
+    ) -> Run:
+        """See `Family.open_child`."""
+        scope, new = self._scopes.child(parent.scope, name, budgets, allow)
+        self._store.begin_soon(new)
+        return Run(self._machinery, self, scope, parent.bridge, parent=parent)
+
+    def open_run(self, request: RunRequest, bridge: Bridge, wait_s: float) -> OpenRun:
+        """Return a run to be opened by the caller's own `async with`."""
+        return OpenRun(self, request, bridge, wait_s)
+
+    async def opened(self, request: RunRequest, wait_s: float) -> Run:
+        """Open a run for a block.
+
+        Raises:
+            AlreadyEnded: It has an outcome, or cannot begin. AlreadyRunning: it runs elsewhere, after `wait_s`.
+        """
+        opened = await self._open(request, wait_s)
+        if isinstance(opened, RunResult):
+            raise AlreadyEnded(opened)
+        return opened
+
+    async def close(self, run: Run, error: BaseException | None) -> RunResult:
+        """See `Family.close`."""
+        self._live.discard(run)
+        return await self._secretary.close(run, judge(run, error=error))
+
+    async def aclose(self) -> None:
+        """Stop every run under way and wait until it has settled."""
+        for run in list(self._live):
+            run.stop(Stop(StopReason.CANCELLED, "the gate was closed"))
+        while self._live:
+            await self._machinery.clock.sleep(WAIT_POLL_S)
+
+
+class OpenRun(Opened[Run]):
+    """A run in the caller's own task, open inside its block; `RunStopped` ends the block quietly."""
+
+    def __init__(self, supervisor: Supervisor, request: RunRequest, bridge: Bridge, wait_s: float) -> None:
+        super().__init__(bridge)
+        self._supervisor = supervisor
+        self._request = request
+        self._wait_s = wait_s
+        self._run: Run | None = None
+        self._exit = contextlib.ExitStack()
+        self._cancelled = False
+
+    async def open(self) -> Run:
+        """Claim the request and open its run in this task."""
+        run = self._run = await self._supervisor.opened(self._request, self._wait_s)
+        task = asyncio.current_task()
+        if task is not None:
+            run.watch(functools.partial(self._cancel, task))
+        before = current_run.set(run)
+        self._exit.callback(current_run.reset, before)
+        self._exit.callback(self._supervisor._at_deadline(run))  # noqa: SLF001 - one file, one thing
+        return run
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            task.cancel()
+
+    async def close(self, error: BaseException | None) -> bool:
+        """End the run and record it."""
+        self._exit.close()
+        run, task = self._run, asyncio.current_task()
+        if run is None:
+            return False
+        ours = self._cancelled and isinstance(error, asyncio.CancelledError)
+        if ours and task is not None and task.uncancel() > 0:
+            ours = False  # somebody else cancelled the task too: theirs goes on
+        result = await self._supervisor.close(run, error)
+        return ours or (isinstance(error, InterlockError) and error.status == "stopped" and result is not None)
+
+
+def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:
+    """Cancel an agent that goes on after its stop; if it ignores that, close its run without it."""
+    work.cancel()
+    loop = work.get_loop()
+    loop.call_later(CANCEL_GRACE_S, _finish, finished)
+
+
+def _finish(finished: asyncio.Future[None], _work: Any = None) -> None:
+    if not finished.done():
+        finished.set_result(None)
+
+
+def _refused(request: RunRequest, message: str, run_id: str = "") -> RunResult:
+    return RunResult(
+        run_id,
+        StopReason.INVALID_INPUT,
+        tenant_id=str(request.tenant_id)[:80],
+        request_id=str(request.request_id or "")[:80],
+        details={"error": "InvalidInput", "message": message},
+    )
+
+
+def _resuming(request: RunRequest) -> RunRequest:
+    return replace(request, retry="resume")

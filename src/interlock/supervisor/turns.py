@@ -1,0 +1,167 @@
+"""One model turn: the place where a run stops, and where its cost is reserved and charged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+from interlock.budget.meter import Refused, Reservation
+from interlock.budget.prices import Usage, read_model, read_usage
+from interlock.core.calls import Stop
+from interlock.core.errors import RunStopped
+from interlock.core.reasons import StopReason
+from interlock.gateway.scope import RunScope
+from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.machinery import Machinery
+
+__all__ = ["ModelTurn", "Turning"]
+
+UNNAMED = "the unnamed model"
+
+
+class Turning(Protocol):
+    """A run, as far as its turns need it."""
+
+    scope: RunScope
+
+    async def begin_turn(self) -> bool:
+        """See `Run.begin_turn`."""
+        ...
+
+    def end_turn(self) -> None:
+        """See `Run.end_turn`."""
+        ...
+
+    def stop(self, stop: Stop) -> None:
+        """See `Run.stop`."""
+        ...
+
+
+class ModelTurn(Opened["ModelTurn"]):
+    """An open model turn; made by `run.step`.
+
+    A turn that ends without a charge costs what was reserved for it if it was declared, else nothing; a turn
+    that raises costs nothing.
+    """
+
+    __slots__ = ("_charged", "_cut", "_cuts", "_held", "_machinery", "_model", "_run", "_worst", "number", "wrap_up")
+
+    def __init__(
+        self,
+        run: Turning,
+        machinery: Machinery,
+        bridge: Bridge,
+        model: str | None,
+        max_output_tokens: int | None,
+        input_tokens: int | None,
+    ) -> None:
+        super().__init__(bridge)
+        self._run = run
+        self._machinery = machinery
+        self._model = model
+        self._worst = None if max_output_tokens is None else Usage(input_tokens or 0, max_output_tokens)
+        self._held: Reservation | None = None
+        self._charged: list[tuple[float, int]] = []
+        self._cut: asyncio.Timeout | None = None
+        self._cuts = True
+        self.number = 0
+        self.wrap_up = False
+
+    def __enter__(self) -> Self:
+        self._cuts = False  # a sync agent's own code cannot be cut; its next call or turn is refused
+        super().__enter__()
+        return self
+
+    async def open(self) -> ModelTurn:
+        """Pass the stop boundary and reserve.
+
+        Raises:
+            RunStopped: The run is over, or a budget does not allow this turn.
+        """
+        run = self._run
+        self.wrap_up = await run.begin_turn()
+        held = self._reserve()
+        if isinstance(held, Stop):
+            run.stop(held)
+            raise RunStopped(held.reason, held.message, details=held.details)
+        self._held = held
+        scope = run.scope
+        scope.turn += 1
+        self.number = scope.turn
+        if self._cuts:
+            left_s = self._machinery.wrap_up_s if self.wrap_up else scope.deadline_s - scope.clock.monotonic()
+            if left_s < float("inf"):
+                self._cut = asyncio.timeout(left_s)
+                await self._cut.__aenter__()
+        return self
+
+    def _reserve(self) -> Reservation | Stop:
+        meter = self._run.scope.meter
+        if self.wrap_up:
+            return Reservation(0.0, 0, exact=False)
+        capped = meter.capped_usd() and not self._machinery.unpriced_allowed
+        worst_usd = None
+        unknown = meter.unpriced
+        if self._model is not None:
+            worst = self._machinery.prices.cost_usd(self._model, self._worst or Usage(1, 1))
+            if worst is None:
+                unknown = self._model
+            elif self._worst is not None:
+                worst_usd = worst
+        if unknown is not None and capped:
+            return Stop(
+                StopReason.COST_BUDGET,
+                f"price of {unknown} unknown: add prices.{unknown}, or set max_usd: null",
+                {"budget": "agent.budgets.max_usd", "unpriced": unknown},
+            )
+        held = meter.admit_turn(worst_usd, None if self._worst is None else self._worst.tokens)
+        if isinstance(held, Refused):
+            error = held.error("model turn")
+            return Stop(error.reason, str(error), error.details)
+        return held
+
+    def charge(self, usage: Any, *, model: str | None = None) -> None:
+        """Charge the usage of a reply: OpenAI's or Anthropic's object, a mapping, or a `Usage`.
+
+        Args:
+            usage: With `input_tokens`/`prompt_tokens` and `output_tokens`/`completion_tokens`, or `cost_usd`.
+            model: Its name, where `run.step` was not told.
+        """
+        found = read_usage({"usage": usage})
+        if found is not None:
+            self._charge(found, model)
+
+    def charge_reply(self, reply: Any, reader: Callable[[Any], Any] | None = None) -> None:
+        """Charge what the reply itself says it used; nothing where it says nothing."""
+        found = read_usage(reply, reader)
+        if found is not None:
+            self._charge(found, read_model(reply))
+
+    def _charge(self, usage: Usage, model: str | None) -> None:
+        name = self._model or model
+        usd = usage.cost_usd if name is None else self._machinery.prices.cost_usd(name, usage)
+        if usd is None:
+            self._run.scope.meter.mark_unpriced(name or UNNAMED)
+        self._charged.append((usd or 0.0, usage.tokens))
+
+    async def close(self, error: BaseException | None) -> bool:
+        """Settle the reservation; a turn cut by the deadline stops the run."""
+        run, held = self._run, self._held
+        if held is not None:
+            self._held = None
+            if self._charged:
+                usd, tokens = sum(c[0] for c in self._charged), sum(c[1] for c in self._charged)
+            else:
+                usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
+            run.scope.meter.settle_turn(held, usd, tokens)
+        try:
+            if self._cut is not None:
+                await self._cut.__aexit__(type(error) if error else None, error, None)
+        except TimeoutError as cut:
+            stop = Stop(StopReason.TIME_BUDGET, "the deadline cut a model turn (agent.budgets.max_seconds)")
+            run.stop(stop)
+            raise RunStopped(stop.reason, stop.message) from cut
+        finally:
+            run.end_turn()
+        return False
