@@ -42,6 +42,11 @@ class ToolEffect:
     natural: bool = False
     repeat: Repeat = Repeat.COLLAPSE
 
+    @property
+    def collapses(self) -> bool:
+        """Whether an equal second call is a duplicate: a write that is not declared to mean another effect."""
+        return self.effect is Effect.WRITE and self.repeat is Repeat.COLLAPSE
+
 
 @dataclass(frozen=True, slots=True)
 class SetEffects:

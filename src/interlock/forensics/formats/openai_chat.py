@@ -125,13 +125,9 @@ def text_of(content: Any) -> str:
 
 
 def _text_of_part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict):
-        text = part.get("text", part.get("content"))
-        if isinstance(text, str) or text is None:
-            return text or ""
-    return json.dumps(part, ensure_ascii=False)
+    if isinstance(part, dict) and part.get("type", "text") == "text":
+        part = part.get("text", part.get("content")) or ""
+    return part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)
 
 
 def _asked_by(message: Mapping[str, Any]) -> Iterator[Asked]:

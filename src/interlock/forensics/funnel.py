@@ -1,0 +1,200 @@
+"""Drives the live funnel with a recorded agent: recorded turns decide, recorded outputs answer.
+
+Nothing touches a disk and nothing sleeps: the store is in memory and time is virtual, moved on to where the
+record says the agent was. What the recorded model would have done *after* an answer it never got is unknown:
+its recorded turns go on as they were, so what is saved is an upper bound.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from interlock.config.gate import Interlock
+from interlock.config.sections import Settings
+from interlock.core.calls import Effect
+from interlock.core.clock import LoopClock, run_virtual
+from interlock.core.reasons import StopReason
+from interlock.core.results import RunResult
+from interlock.forensics.effects import SetEffects
+from interlock.forensics.tape import Tape, arguments_of, duplicate_writes
+from interlock.forensics.traces import RecordedCall, RecordedRun
+from interlock.policy.globs import valid_tool_name
+from interlock.supervisor.run import Observation, Run
+
+__all__ = ["DrivenRun", "drive"]
+
+
+@dataclass(slots=True)
+class DrivenRun:
+    """What became of a recorded run in the live funnel.
+
+    Attributes:
+        run: The recorded run.
+        reason: Why it ended; `success` when the recorded agent came to its end.
+        steps, proposed: Model turns and calls that were reached.
+        executed: Calls whose tool was asked; `attempts` counts each asking.
+        answered: Calls answered from the journal or the record instead. refused: calls refused.
+        stale: Reads answered from the record although the recorded tool had something else to say.
+        duplicates_recorded, duplicates_executed: Equal writes performed beyond the first, before and now.
+        transient_recorded, transient_seen: Passing failures the recorded model met, and still meets.
+        strayed: Attempts whose arguments the record does not know; always 0, or the funnel changed them.
+        stopped_at: Number of the call, from 1, at which the stop was decided, or None.
+        message: The developer's sentence of the stop.
+    """
+
+    run: RecordedRun
+    reason: StopReason = StopReason.SUCCESS
+    steps: int = 0
+    proposed: int = 0
+    executed: int = 0
+    attempts: int = 0
+    answered: int = 0
+    refused: int = 0
+    stale: int = 0
+    duplicates_recorded: int = 0
+    duplicates_executed: int = 0
+    transient_recorded: int = 0
+    transient_seen: int = 0
+    strayed: int = 0
+    stopped_at: int | None = None
+    message: str = ""
+
+    @property
+    def recorded(self) -> int:
+        """Calls that the recorded agent made."""
+        return sum(1 for _ in self.run.calls)
+
+    @property
+    def saved(self) -> int:
+        """Calls that the recorded agent made and that no tool was asked for."""
+        return self.recorded - self.executed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was ended before the recorded agent's end."""
+        return self.reason is not StopReason.SUCCESS
+
+
+def drive(run: RecordedRun, settings: Settings, effects: SetEffects, *, recorded_time: bool = True) -> DrivenRun:
+    """Drive one run through a funnel of its own (no breaker or limiter is shared) and say what became of it.
+
+    Args:
+        run: The recorded run.
+        settings: Configuration of the funnel; its store and its sinks are left out.
+        effects: What the tools of the run's data set do.
+        recorded_time: Move time on as recorded, so that `max_seconds` means something; else only retries cost time.
+
+    Raises:
+        ConfigError: The configuration does not permit these tools to be registered.
+    """
+    return run_virtual(_Driver(run, effects, recorded_time=recorded_time).drive(_silent(settings, effects)))
+
+
+class _Driver:
+    """One recorded run on its way through the funnel."""
+
+    def __init__(self, run: RecordedRun, effects: SetEffects, *, recorded_time: bool) -> None:
+        self._run = run
+        self._effects = effects
+        self._recorded_time = recorded_time
+        self._tape = Tape(run, effects)
+        self._clock = LoopClock()
+        self._driven = DrivenRun(run)
+
+    async def drive(self, settings: Settings) -> DrivenRun:
+        gate = Interlock(settings, store="sqlite:///:memory:", clock=self._clock)
+        try:
+            self._register(gate)
+            block = gate.open_run(self._run.task, agent_name=self._run.dataset or "recorded")
+            async with block as run:
+                await self._through(run)
+            result = run.result
+        finally:
+            await gate.aclose()
+        assert result is not None
+        return self._judged(result)
+
+    def _register(self, gate: Interlock) -> None:
+        for name in dict.fromkeys(call.tool for call in self._run.calls):
+            if not valid_tool_name(name):
+                continue  # models invent names that no tool can have; the funnel refuses them
+            effect = self._effects.of(name)
+            gate.tool(
+                name,
+                effect=effect.effect.value,
+                on_unknown=effect.on_unknown.value,
+                natural=effect.natural,
+                repeat=effect.repeat.value,
+                allow=True,
+            )(self._recorded_tool(name))
+
+    def _recorded_tool(self, name: str) -> Callable[..., Any]:
+        tape = self._tape
+
+        async def recorded(**args: Any) -> str:
+            return tape.answer(name, args)
+
+        return recorded
+
+    async def _through(self, run: Run) -> None:
+        """Take the recorded turns, until the record ends or the run is stopped (then `RunStopped` leaves)."""
+        began_s = self._clock.monotonic()
+        last = self._run.steps - 1
+        for number, turn in enumerate(self._run.turns):
+            async with run.step() as step:
+                at_s = self._run.seconds if turn.at_s is None and number == last else turn.at_s
+                if self._recorded_time and at_s is not None:
+                    await self._clock.sleep(began_s + at_s - self._clock.monotonic())
+                if turn.cost_usd is not None:
+                    step.charge({"cost_usd": turn.cost_usd})
+            self._driven.steps += 1
+            for call in turn.calls:
+                await self._call(run, call)
+
+    async def _call(self, run: Run, call: RecordedCall) -> None:
+        driven, tape = self._driven, self._tape
+        driven.proposed += 1
+        tape.proposed(call)
+        before = tape.attempts
+        seen: Observation = await run.observe(call.tool, arguments_of(call))
+        if tape.attempts > before:
+            driven.executed += 1
+            driven.transient_seen += not seen.ok and tape.is_transient(tape.last)
+        elif seen.ok:
+            driven.answered += 1
+            driven.stale += seen.value != tape.would_say(call) and self._effects.of(call.tool).effect is Effect.READ
+        else:
+            driven.refused += 1
+        if driven.stopped_at is None and run.scope.stop is not None:
+            driven.stopped_at = driven.proposed
+
+    def _judged(self, result: RunResult) -> DrivenRun:
+        driven, tape = self._driven, self._tape
+        driven.reason = result.reason
+        driven.message = str(result.details.get("message", ""))
+        driven.attempts = tape.attempts
+        driven.strayed = tape.strayed
+        recorded: dict[tuple[str, str], int] = {}
+        for call in self._run.calls:
+            driven.transient_recorded += tape.is_transient(call)
+            if tape.comes_back_as(call) is None:
+                key = (call.tool, call.args_hash)
+                recorded[key] = recorded.get(key, 0) + 1
+        driven.duplicates_recorded = duplicate_writes(recorded, self._effects)
+        driven.duplicates_executed = duplicate_writes(tape.performed, self._effects)
+        return driven
+
+
+def _silent(settings: Settings, effects: SetEffects) -> Settings:
+    """Return the settings without lines and records; what the data set exempts from the loop rules is exempt."""
+    loops = settings.agent.loop_detection
+    return replace(
+        settings,
+        agent=replace(settings.agent, loop_detection=replace(loops, exempt=(*loops.exempt, *effects.exempt))),
+        logging=replace(settings.logging, level="error", to=os.devnull),
+        record=replace(settings.record, path=None),
+        replay="plaintext",
+    )

@@ -1,0 +1,255 @@
+"""What the live funnel would have done to recorded runs, set by set: `interlock backtest --funnel`.
+
+False stops stand beside savings. A benchmark's label does not see duplicate side effects, so stops of
+"successful" runs are counted twice: all of them, and those of runs that were neither running away (five equal
+calls in a row) nor writing twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from interlock.config.sections import Settings
+from interlock.config.settings import load_settings
+from interlock.forensics.effects import SetEffects, load_effects
+from interlock.forensics.funnel import DrivenRun, drive
+from interlock.forensics.trace_files import trace_files
+from interlock.forensics.traces import Broken, RecordedRun
+
+__all__ = ["FunnelReport", "Label", "SetReport", "Stopped", "Unread", "backtest_funnel"]
+
+CAUTION = (
+    "Recorded turns go on as they were, whatever the funnel answered: savings are upper bounds. "
+    "Labels are the benchmarks' own and do not see duplicate side effects."
+)
+RUNAWAY_CALLS_IN_A_ROW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """One run that the funnel stopped.
+
+    Attributes:
+        call: Number of the call at which the stop was decided, from 1; None between calls.
+        runaway: It made five equal calls in a row, or performed an equal write twice.
+    """
+
+    run_id: str
+    reason: str
+    call: int | None
+    calls: int
+    success: bool | None
+    runaway: bool
+
+
+@dataclass(slots=True)
+class Label:
+    """Runs of one label (successful or failing): how many, how many stopped, and what they called."""
+
+    runs: int = 0
+    stopped: int = 0
+    stopped_runaways: int = 0
+    calls: int = 0
+    calls_saved: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures and their shares in per cent."""
+        return {
+            "runs": self.runs,
+            "stopped": self.stopped,
+            "stopped_runaways": self.stopped_runaways,
+            "stopped_pct": _per_cent(self.stopped, self.runs),
+            "stopped_other_pct": _per_cent(self.stopped - self.stopped_runaways, self.runs),
+            "calls": self.calls,
+            "calls_saved": self.calls_saved,
+            "calls_saved_pct": _per_cent(self.calls_saved, self.calls),
+        }
+
+
+@dataclass(slots=True)
+class SetReport:
+    """One data set.
+
+    Attributes:
+        broken: Records that could not be read, by where they stand.
+        reasons: Runs by stop reason. counts: Sums over the runs, by the names of `DrivenRun`.
+        successful, failing: By the source's label; unlabelled runs are in neither.
+    """
+
+    dataset: str
+    runs: int = 0
+    broken: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    successful: Label = field(default_factory=Label)
+    failing: Label = field(default_factory=Label)
+    stopped: list[Stopped] = field(default_factory=list)
+
+    def add(self, driven: DrivenRun) -> None:
+        """Take in one run."""
+        run = driven.run
+        runaway = driven.stopped and is_runaway(run, driven)
+        self.runs += 1
+        self.reasons[str(driven.reason)] += 1
+        for name in _COUNTED:
+            self.counts[name] += int(getattr(driven, name))
+        if run.success is not None:
+            label = self.successful if run.success else self.failing
+            label.runs += 1
+            label.stopped += driven.stopped
+            label.stopped_runaways += runaway
+            label.calls += driven.recorded
+            label.calls_saved += driven.saved
+        if driven.stopped:
+            self.stopped.append(
+                Stopped(run.run_id, str(driven.reason), driven.stopped_at, driven.recorded, run.success, runaway)
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `--json` object of this set."""
+        counts = self.counts
+        return {
+            "dataset": self.dataset,
+            "runs": self.runs,
+            "broken": self.broken,
+            "reasons": dict(self.reasons.most_common()),
+            "calls": {name: counts[name] for name in ("recorded", "executed", "answered", "refused", "saved", "stale")},
+            "duplicates": {"recorded": counts["duplicates_recorded"], "executed": counts["duplicates_executed"]},
+            "passing_failures": {"recorded": counts["transient_recorded"], "seen": counts["transient_seen"]},
+            "successful": self.successful.to_dict(),
+            "failing": self.failing.to_dict(),
+            "stopped": [
+                {
+                    "run_id": s.run_id,
+                    "reason": s.reason,
+                    "call": s.call,
+                    "calls": s.calls,
+                    "success": s.success,
+                    "runaway": s.runaway,
+                }
+                for s in self.stopped
+            ],
+        }
+
+
+_COUNTED = (
+    "recorded",
+    "executed",
+    "answered",
+    "refused",
+    "saved",
+    "stale",
+    "duplicates_recorded",
+    "duplicates_executed",
+    "transient_recorded",
+    "transient_seen",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that could not be read at all, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(slots=True)
+class FunnelReport:
+    """All sets, and the files that no reader knows."""
+
+    profile: str
+    sets: list[SetReport] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `--json` object: `{profile, sets: [one object a set], unread, caution}`."""
+        return {
+            "profile": self.profile,
+            "sets": [each.to_dict() for each in self.sets],
+            "unread": [{"path": each.path, "why": each.why} for each in self.unread],
+            "caution": CAUTION,
+        }
+
+    def set_of(self, dataset: str) -> SetReport:
+        """Return the report of this data set, a new one if there is none yet."""
+        found = next((each for each in self.sets if each.dataset == dataset), None)
+        if found is None:
+            found = SetReport(dataset)
+            self.sets.append(found)
+        return found
+
+
+def backtest_funnel(
+    paths: Iterable[str | Path],
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    profile: str | None = None,
+    effects: str | Path | None = None,
+    recorded_time: bool = True,
+    progress: Callable[[str, int], None] = lambda _dataset, _runs: None,
+) -> FunnelReport:
+    """Drive recorded runs through the live funnel and report what it would have done.
+
+    Args:
+        paths: Files and folders of recorded runs.
+        config: Configuration to judge, its allow and deny lists included; None judges a profile alone, with every
+            recorded tool permitted.
+        profile: Profile to build on.
+        effects: A file like `effects.yaml` with what the tools of each set do; ours when left out. Tools of a set
+            that it does not name are writes.
+        recorded_time: Let recorded seconds count against `max_seconds`.
+        progress: Called with a data set's name and the number of its runs so far.
+
+    Raises:
+        ConfigError: Configuration or effects cannot be used. FileNotFoundError: a path does not exist.
+    """
+    settings = load_settings(config, profile=profile)
+    if config is None:
+        settings = _permissive(settings)
+    known = load_effects(effects)
+    report = FunnelReport(settings.profile)
+    for file in trace_files(paths):
+        for item in file.runs():
+            if isinstance(item, Broken):
+                _note_broken(report, file.path, file.dataset, item)
+                continue
+            each = report.set_of(item.dataset)
+            each.add(drive(item, settings, known.get(item.dataset, _NOTHING_KNOWN), recorded_time=recorded_time))
+            progress(each.dataset, each.runs)
+    return report
+
+
+_NOTHING_KNOWN = SetEffects()
+
+
+def _note_broken(report: FunnelReport, path: Path, dataset: str, broken: Broken) -> None:
+    if broken.position:
+        report.set_of(dataset).broken.append(f"{path}:{broken.position}: {broken.why}")
+    else:
+        report.unread.append(Unread(str(path), broken.why))
+
+
+def _permissive(settings: Settings) -> Settings:
+    """Permit whatever was recorded: a profile's tool names are not those of the record."""
+    return replace(settings, tools=replace(settings.tools, allow=None, deny=(), idempotency_required=()))
+
+
+def is_runaway(run: RecordedRun, driven: DrivenRun) -> bool:
+    """Whether a recorded run made five equal calls in a row, or performed an equal write twice."""
+    longest = streak = 0
+    before: tuple[str, str] | None = None
+    for call in run.calls:
+        key = (call.tool, call.args_hash)
+        streak = streak + 1 if key == before else 1
+        before = key
+        longest = max(longest, streak)
+    return longest >= RUNAWAY_CALLS_IN_A_ROW or driven.duplicates_recorded > 0
+
+
+def _per_cent(part: int, whole: int) -> float | None:
+    return round(100 * part / whole, 2) if whole else None
