@@ -1,0 +1,62 @@
+"""Gates as the benchmarks use them: profile `default`, caps raised, `replay: off`, every call a log line in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import interlock
+from benchmarks.work import ALLOW, DENY, TOOL, Found, arguments
+from interlock.record.keeper import TraceKeeper
+from interlock.record.recorder import Recorder
+
+__all__ = ["make_gate", "many_globs", "read_run"]
+
+MANY = 1_000_000
+
+
+def many_globs(count: int) -> tuple[str, ...]:
+    """Return `count` globs, of which the tool of the benchmark matches only the last."""
+    kinds = ("svc{}.read", "svc{}.*", "*.tail{}", "a{}*z")
+    return (*(kinds[i % 4].format(i) for i in range(count - 1)), "orders.*")
+
+
+def make_gate(
+    directory: Path,
+    name: str,
+    fn: Callable[..., Awaitable[Any]],
+    *,
+    allow: Sequence[str] = ALLOW,
+    persist: bool = False,
+) -> interlock.Interlock:
+    """Return a gate with one read tool, its store and its log in `directory`; `persist` keeps traces in the store."""
+    gate = interlock.Interlock(
+        {
+            "replay": "off",
+            "agent": {
+                "budgets": {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400},
+            },
+            "tools": {"allow": list(allow), "deny": list(DENY), "effects": {"*.read": "read"}},
+            "logging": {"level": "info", "to": str(directory / f"{name}.log")},
+        },
+        store=f"sqlite:///{directory / name}.db",
+    )
+    gate.tool(TOOL, effect="read", output=Found)(fn)
+    if persist:
+        _persist(gate)
+    return gate
+
+
+def _persist(gate: interlock.Interlock) -> None:
+    house = gate.house()
+    recorder = Recorder(house.metrics, house.lines, (TraceKeeper(house.store.trace_soon).call,))
+    house.gateway._funnel = replace(house.gateway._funnel, recorder=recorder)
+
+
+async def read_run(run: interlock.Run, task: Any) -> str:
+    """An agent of 25 reads."""
+    for i in range(25):
+        await run.call(TOOL, arguments(i))
+    return "done"
