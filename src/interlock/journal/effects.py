@@ -1,0 +1,170 @@
+"""One effect per key: recall what has been done, claim what is about to be, settle what came of it.
+
+A write is claimed in the journal, durably, before its tool sees it, and settled after. Whatever breaks in
+between leaves the claim open, and an open claim that nobody works on is *in doubt*: the missing settlement is
+the record of the crash. A doubt is closed by its class (`doubt.py`), never by trying again in the dark.
+
+`Effects` is the one object to wire; its two guards stand at different places of the funnel, so that what was
+done is answered before anybody is asked for approval, and nothing waits for a slot with an intent open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from interlock.core.calls import Answer, Call, Proceed, Repeat, ToolSpec
+from interlock.core.canonical import canonical_json
+from interlock.core.clock import Clock
+from interlock.core.errors import OutcomeUnknown, ToolOutputInvalid
+from interlock.journal.inflight import Flight, InFlight
+from interlock.journal.ledger import Accept, Classify, EffectOptions, Ledger, Rebuild
+from interlock.journal.lookup import InThread
+from interlock.journal.naming import Journaled, check_identity, give_back, name_effect
+from interlock.journal.resolve import Resolver
+from interlock.journal.store import Journal
+from interlock.journal.write import Write
+
+__all__ = ["ClaimGuard", "EffectOptions", "Effects", "Journaled", "Recall"]
+
+
+J = TypeVar("J", bound=Journaled)
+
+
+class Effects:
+    """The two guards of the journal, and what they share.
+
+    Args:
+        rebuild: Returns a tool's value from the canonical JSON that was kept.
+        inflight: Writes under way in this process.
+        classify: Says what an exception of a tool came to: (`no` | `unknown`, kind).
+        accept: Validates what a look-up or a late answer returned: (value, canonical JSON); an error means that
+            it cannot be believed. When left out, `rebuild` of its canonical JSON.
+        in_thread: Runs a plain look-up function off the event loop.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        options: EffectOptions,
+        *,
+        rebuild: Rebuild,
+        inflight: InFlight,
+        classify: Classify,
+        accept: Accept | None = None,
+        in_thread: InThread | None = None,
+    ) -> None:
+        self._ledger = Ledger(
+            journal=journal,
+            clock=clock,
+            options=options,
+            rebuild=rebuild,
+            inflight=inflight,
+            classify=classify,
+            accept=accept or _accept_by(rebuild),
+            in_thread=in_thread or _on_default_threads,
+        )
+        self.recall = Recall(self._ledger)
+        self.claim = ClaimGuard(self._ledger)
+
+    def before_attempt(self, call: Call[Any]) -> Awaitable[None] | None:
+        """Check and count a later attempt of a write in the journal, before it is sent; None: nothing to do.
+
+        Raises, when awaited, as the claim does: fenced, killed, or the store cannot say.
+        """
+        if call.key is None or not call.evidence:
+            return None  # a read, or the first attempt, for which the claim has just been made
+        return self._again(call)
+
+    async def _again(self, call: Call[Any]) -> None:
+        assert call.key is not None
+        flight = self._ledger.inflight.get(call.key)
+        if await self._ledger.resend(call) is not None:
+            raise self._ledger.doubt(call, "closed by somebody else")
+        if flight is not None:
+            flight.note_send(self._ledger.clock.wall())
+
+
+class Recall:
+    """Guard: what has been done is answered from the record; what is in doubt is resolved, or refused."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __call__(self, tool: ToolSpec, proceed: Proceed[J]) -> Proceed[J]:
+        if not tool.may_write:
+            return proceed
+        check_identity(tool)
+        ledger = self._ledger
+        journal, inflight, secret = ledger.journal, ledger.inflight, ledger.journal.secret
+        resolver = Resolver(ledger, tool)
+        counted = tool.repeat is not Repeat.COLLAPSE
+
+        async def recall(call: Call[J]) -> Answer:
+            if not call.writes:
+                return await proceed(call)
+            observing = call.run.observing
+            name_effect(call, secret, counted=counted or observing)
+            assert call.key is not None
+            if observing:
+                return await proceed(call)
+            flight = inflight.get(call.key)
+            while flight is not None:
+                await flight.landed()
+                flight = inflight.get(call.key)
+            claim = await journal.find(call.key)
+            answer = None if claim is None else await resolver.resolve(call, claim)
+            if answer is not None:
+                return answer
+            try:
+                return await proceed(call)
+            except (OutcomeUnknown, ToolOutputInvalid):
+                raise
+            except Exception:
+                if counted:
+                    give_back(call, secret)
+                raise
+
+        return recall
+
+
+class ClaimGuard:
+    """Guard: the intent is durable before anything leaves; what came of it is settled after."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __call__(self, tool: ToolSpec, proceed: Proceed[J]) -> Proceed[J]:
+        if not tool.may_write:
+            return proceed
+        ledger = self._ledger
+        inflight = ledger.inflight
+        resolver = Resolver(ledger, tool)
+
+        async def claim(call: Call[J]) -> Answer:
+            key = call.key
+            if key is None:
+                return await proceed(call)
+            flight = inflight.get(key)
+            while flight is not None:
+                await flight.landed()
+                flight = inflight.get(key)
+            flight = Flight()
+            inflight.start(key, flight, Write(ledger, resolver, call, proceed, flight).perform())
+            return await flight.answer()
+
+        return claim
+
+
+def _accept_by(rebuild: Rebuild) -> Accept:
+    def accept(tool: ToolSpec, value: Any) -> tuple[Any, bytes]:
+        data = canonical_json(value)
+        return rebuild(tool, data), data
+
+    return accept
+
+
+async def _on_default_threads(fn: Callable[..., Any], kwargs: dict[str, Any], _tool: str) -> Any:
+    return await asyncio.to_thread(fn, **kwargs)

@@ -1,0 +1,93 @@
+"""What the two guards of the journal share, and how a claim is closed even while the store is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from interlock.core.calls import Answer, Call, RunFacts, ToolSpec
+from interlock.core.clock import Clock
+from interlock.core.errors import ConfigError, OutcomeUnknown, StoreUnavailable
+from interlock.journal.inflight import InFlight
+from interlock.journal.lookup import InThread
+from interlock.journal.store import Claim, Journal, Refused, Settlement
+from interlock.journal.wording import refusal as refusal_of
+from interlock.journal.wording import replayed, unknown
+
+__all__ = ["Accept", "Classify", "EffectOptions", "Ledger", "Rebuild"]
+
+Rebuild = Callable[[ToolSpec, bytes], Any]
+Accept = Callable[[ToolSpec, Any], tuple[Any, bytes]]
+Classify = Callable[[BaseException, ToolSpec], tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectOptions:
+    """How claims age.
+
+    Attributes:
+        dedupe_window_s: How long a remote remembers our key; an older doubt is not sent again.
+        lease_ttl_s: After how long a dead worker's work is taken over; part of how long a "no" must wait.
+        timeout_s: Of an attempt, for tools that do not say. lookup_timeout_s: of one question to a remote.
+    """
+
+    dedupe_window_s: float = 86_400.0
+    lease_ttl_s: float = 5.0
+    timeout_s: float = 30.0
+    lookup_timeout_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not self.dedupe_window_s >= 0:
+            raise ConfigError("tools.dedupe_window_s is a length of time: at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The journal, and what a guard needs beside it. See `Effects`."""
+
+    journal: Journal
+    clock: Clock
+    options: EffectOptions
+    inflight: InFlight
+    rebuild: Rebuild
+    accept: Accept
+    classify: Classify
+    in_thread: InThread
+
+    async def settle(self, key: bytes, settlement: Settlement) -> bool:
+        """Settle now; while the store cannot be written, as soon as it can. Dying before that leaves a doubt.
+
+        Return False if the claim was closed already.
+        """
+        try:
+            return await self.journal.settle(key, settlement)
+        except StoreUnavailable:
+            self.journal.settle_soon(key, settlement)
+            return True
+
+    async def resend(self, call: Call[Any]) -> Claim | None:
+        """Note one more send of an open claim; return the claim if it was closed meanwhile: then nothing is sent.
+
+        Raises:
+            LeaseLost, RunStopped, ToolDenied, StoreUnavailable: It may not be sent.
+        """
+        assert call.key is not None
+        run: RunFacts = call.run
+        try:
+            return await self.journal.resend(call.key, run.root_run_id, run.fence, observing=run.observing)
+        except Refused as refused:
+            raise refusal_of(call, refused) from refused
+
+    def answer(self, call: Call[Any], claim: Claim) -> Answer:
+        """Answer a call from a claim that is DONE.
+
+        Raises:
+            ToolOutputInvalid: Its answer could not be believed then, or does not fit the tool any more.
+            OutcomeUnknown: The claim is not DONE.
+        """
+        return replayed(call, claim, self.rebuild)
+
+    def doubt(self, call: Call[Any], cause: str, evidence: str = "") -> OutcomeUnknown:
+        """Return what a call raises whose outcome nobody knows."""
+        return unknown(call, cause, evidence)
