@@ -36,6 +36,7 @@ class Effects:
     """The two guards of the journal, and what they share.
 
     Args:
+        secret: The store's; effect keys are keyed with it.
         rebuild: Returns a tool's value from the canonical JSON that was kept.
         inflight: Writes under way in this process.
         classify: Says what an exception of a tool came to: (`no` | `unknown`, kind).
@@ -50,6 +51,7 @@ class Effects:
         clock: Clock,
         options: EffectOptions,
         *,
+        secret: bytes,
         rebuild: Rebuild,
         inflight: InFlight,
         classify: Classify,
@@ -60,6 +62,7 @@ class Effects:
             journal=journal,
             clock=clock,
             options=options,
+            secret=secret,
             rebuild=rebuild,
             inflight=inflight,
             classify=classify,
@@ -98,7 +101,7 @@ class Recall:
             return proceed
         check_identity(tool)
         ledger = self._ledger
-        journal, inflight, secret = ledger.journal, ledger.inflight, ledger.journal.secret
+        journal, inflight, secret = ledger.journal, ledger.inflight, ledger.secret
         resolver = Resolver(ledger, tool)
         counted = tool.repeat is not Repeat.COLLAPSE
 

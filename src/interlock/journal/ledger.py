@@ -49,6 +49,7 @@ class Ledger:
     journal: Journal
     clock: Clock
     options: EffectOptions
+    secret: bytes
     inflight: InFlight
     rebuild: Rebuild
     accept: Accept

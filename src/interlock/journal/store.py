@@ -163,11 +163,6 @@ class Claim:
 class Journal(Protocol):
     """Claims of writes. Every method that changes something returns after its commit (group commit)."""
 
-    @property
-    def secret(self) -> bytes:
-        """32 bytes made once with the store: they key every digest and every effect key in it."""
-        ...
-
     async def find(self, key: bytes) -> Claim | None:
         """Return the claim with this key, or None."""
         ...

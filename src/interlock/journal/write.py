@@ -31,7 +31,7 @@ class Write:
         proceed: The rest of the funnel: every attempt of it.
     """
 
-    __slots__ = ("_call", "_flight", "_journaled", "_ledger", "_noted", "_proceed", "_resolver")
+    __slots__ = ("_call", "_flight", "_journaled", "_ledger", "_noted", "_outcome", "_proceed", "_resolver")
 
     def __init__(
         self, ledger: Ledger, resolver: Resolver, call: Call[Any], proceed: Proceed[Any], flight: Flight
@@ -42,6 +42,7 @@ class Write:
         self._proceed = proceed
         self._flight = flight
         self._noted = 0
+        self._outcome: Settlement | None = None
         self._journaled = True
 
     async def perform(self) -> Answer:
@@ -79,7 +80,7 @@ class Write:
             if standing is None:
                 return None
             if call.run.observing:
-                name_effect(call, ledger.journal.secret, counted=True)
+                name_effect(call, ledger.secret, counted=True)
                 continue
             answer = await self._resolver.resolve(call, standing)
             if answer is not None:
@@ -186,20 +187,30 @@ class Write:
 
     def _cut(self) -> None:
         """This task was cancelled: the process is being shut down, or nobody waits and nothing was sent."""
-        call, journal = self._call, self._ledger.journal
-        assert call.key is not None
-        if self._flight.sends:
-            journal.settle_soon(
-                call.key, Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
-            )
-        else:
-            # Queued behind the intent, if that was queued at all.
+        call = self._call
+        attempts_failed_clean = not call.unknown and len(call.evidence or ()) >= call.attempts
+        if self._outcome is not None:
+            outcome = self._outcome  # its commit may have been cut off
+        elif not self._flight.sends:
             evidence = ({"why": "never sent: its caller had gone"},)
-            journal.settle_soon(call.key, Settlement(ClaimState.FAILED_CLEAN, evidence=evidence))
+            outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=evidence, by=SHUTDOWN)
+        elif call.attempts and attempts_failed_clean:
+            outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence(), by=SHUTDOWN)
+        else:
+            outcome = Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
+        if self._journaled:
+            assert call.key is not None
+            # Queued behind the intent, if that was queued at all.
+            self._ledger.journal.settle_soon(call.key, outcome)
 
     async def _settle(self, settlement: Settlement) -> bool:
+        if not self._journaled:
+            return True
         assert self._call.key is not None
-        return not self._journaled or await self._ledger.settle(self._call.key, settlement)
+        self._outcome = settlement
+        settled = await self._ledger.settle(self._call.key, settlement)
+        self._outcome = None if settlement.state is ClaimState.IN_DOUBT else settlement
+        return settled
 
     def _evidence(self, kind: str = "") -> list[Mapping[str, Any]]:
         """Return what was learned since the last settlement; `kind` stands where no attempt was noted."""
