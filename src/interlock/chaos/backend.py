@@ -9,7 +9,7 @@ The first line on standard output is the port. One's own server can take its pla
     POST /rows      {project, table, values}      POST /emails  {project, to, text}
     GET  /search    ?project&query&page           GET /pages ?project&url        GET /articles ?project&topic
     GET  /lookup    ?key     -> the effect with that key, or 404
-    GET  /effects   ?project -> {count, effects: [{id, kind, project, subject, key, at_s}]}; every effect in the world
+    GET  /effects   ?project -> {count, effects: [{id, kind, project, subject, key, at_s, url}]}: all that happened
     GET  /requests  ?project -> {count, requests: [{project, subject, number, fault, effect, at_s}]}: what was injected
     GET  /health
 """
@@ -126,7 +126,7 @@ class Backend:
         self._note(project, subject, number, fault, effect, at_s)
         if fault is not Fault.NONE:
             return self._misbehave(fault, {"data": {"ticketRef": effect.id, "state": "NEW"}})
-        answer = {"id": effect.id, "status": "created", "url": f"https://tickets.example/{effect.id}"}
+        answer = {"id": effect.id, "status": "created", "url": effect.url}
         return Reply(201, answer) if is_new else Reply(200, answer, {"Idempotent-Replayed": "true"})
 
     def _draw(self, project: str, subject: str) -> tuple[Fault, int, float]:

@@ -36,9 +36,14 @@ class Effect:
     key: str | None
     at_s: float
 
+    @property
+    def url(self) -> str:
+        """Where a person would look at it."""
+        return f"https://tickets.example/{self.id}"
+
     def as_json(self) -> dict[str, Any]:
         """Return it as `GET /effects` shows it."""
-        return asdict(self)
+        return asdict(self) | {"url": self.url}
 
 
 class World:

@@ -1,0 +1,206 @@
+"""The same agents behind the funnel: the article's safe default configuration, in scaled time, on one store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict
+
+from interlock import Interlock, RunResult
+from interlock.chaos.agents import MODEL, USD_PER_MTOK, AgentRun, work
+from interlock.chaos.remote import Remote
+from interlock.chaos.scenarios import SCENARIOS
+from interlock.chaos.score import Outcome
+from interlock.chaos.sides import Flight
+from interlock.core.reasons import StopReason
+from interlock.journal.store import Claim
+
+__all__ = ["GuardedSide", "Ledger", "configuration"]
+
+TENANT = "drill"
+
+
+def configuration(time_scale: float) -> dict[str, Any]:
+    """Return the drill's configuration: the article's safe default, its times scaled, and three differences.
+
+    `max_seconds` is the 90 that the article gives its research agent. 502 may be retried, and four attempts are
+    made, because `ticket.create` deduplicates on its key: the article left 502 out while it had none.
+    """
+    return {
+        "agent": {
+            "budgets": {"max_steps": 25, "max_seconds": 90 * time_scale, "max_tool_calls": 40, "max_usd": 1.0},
+            "loop_detection": {"repeated_calls_threshold": 3, "no_progress_threshold": 6},
+        },
+        "tools": {
+            "allow": ["search.read", "kb.read", "web.fetch", "ticket.create"],
+            "deny": ["db.write", "email.send", "payment.*"],
+            "idempotency_required": ["ticket.create"],
+            "budgets": {"ticket.create": {"max_calls": 5, "max_retries": 3}},
+            "timeouts_s": {
+                "default": 10 * time_scale,
+                "search.read": 5 * time_scale,
+                "ticket.create": 15 * time_scale,
+            },
+            "retries": {
+                "max_attempts": 4,
+                "retryable_status": [429, 500, 502, 503, 504],
+                "backoff_ms": [max(1, round(ms * time_scale)) for ms in (250, 750, 2000)],
+            },
+            "circuit_breakers": {"enabled": True, "failure_threshold": 5, "window_seconds": 60 * time_scale},
+        },
+        "prices": {MODEL: dict(zip(("input_usd_per_mtok", "output_usd_per_mtok"), USD_PER_MTOK, strict=True))},
+        "logging": {"level": "error"},
+    }
+
+
+class Ticket(TypedDict):
+    """What the backend answers, as the article has it."""
+
+    id: str
+    status: Literal["created", "pending", "failed"]
+    url: str
+
+
+class Results(TypedDict):
+    """A page of search results."""
+
+    results: list[dict[str, Any]]
+    partial: bool
+    next_page: int | None
+
+
+class Page(TypedDict):
+    """A page of the web."""
+
+    url: str
+    text: str
+
+
+class Article(TypedDict):
+    """An article of the knowledge base."""
+
+    topic: str
+    text: str
+
+
+def _register(gate: Interlock, remote: Remote) -> None:
+    """Register the tools: the forbidden ones too, so that it is policy that refuses them."""
+
+    @gate.tool("ticket.create", effect="write", output=Ticket)
+    async def create_ticket(project: str, title: str, description: str, *, idempotency_key: str) -> Any:
+        return await remote.create_ticket(project, title, description, idempotency_key)
+
+    @gate.tool("search.read", effect="read", output=Results)
+    async def search(query: str, page: int = 1) -> Any:
+        return await remote.search(query, page)
+
+    @gate.tool("web.fetch", effect="read", output=Page)
+    async def fetch(url: str) -> Any:
+        return await remote.fetch(url)
+
+    @gate.tool("kb.read", effect="read", output=Article)
+    async def article(project: str, topic: str) -> Any:
+        return await remote.article(project, topic)
+
+    gate.tool("db.write", effect="write")(remote.write_row)
+    gate.tool("email.send", effect="write")(remote.send_email)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the store says after the runs.
+
+    Attributes:
+        open_doubts: Claims in doubt that the run they belong to has named.
+        named_keys: Idempotency keys of these, and of writes whose answer could not be believed.
+        refused: Scenario to the denied calls that its run records hold. circuit_opens: scenario to openings.
+    """
+
+    open_doubts: tuple[Claim, ...]
+    named_keys: frozenset[str]
+    refused: Mapping[str, int]
+    circuit_opens: Mapping[str, int]
+
+
+class GuardedSide:
+    """Runs agents under Interlock, one gate a scenario, all on one store; an async context manager.
+
+    Args:
+        remote: The backend. time_scale: Real seconds of one article second.
+        store: `sqlite:///…`.
+    """
+
+    def __init__(self, remote: Remote, time_scale: float, store: str) -> None:
+        # A breaker or a limiter belongs to one deployment: the scenarios must not open each other's circuits.
+        self._gates = {s.name: Interlock(configuration(time_scale), store=store) for s in SCENARIOS}
+        for gate in self._gates.values():
+            _register(gate, remote)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for gate in self._gates.values():
+            await gate.aclose()
+
+    async def perform(self, flight: Flight) -> Outcome:
+        """Run the mission's agent to its end, or to where Interlock ends it."""
+
+        async def agent(run: AgentRun, _task: str) -> dict[str, Any]:
+            return await work(run, flight.brain())
+
+        began_s = flight.article_s()
+        name = flight.mission.name
+        result = await self._gates[flight.scenario].run(
+            agent, name, tenant_id=TENANT, request_id=f"{flight.project}:{name}", agent_name=flight.scenario
+        )
+        return Outcome(
+            flight.mission,
+            result.reason.value,
+            _said(result),
+            result.steps,
+            result.tool_calls,
+            result.cost_usd,
+            began_s,
+            flight.article_s(),
+            run_id=result.run_id,
+            doubts=tuple(result.details.get("doubts", ())),
+        )
+
+    async def ledger(self, outcomes: Mapping[str, Sequence[Outcome]]) -> Ledger:
+        """Read the store.
+
+        Args:
+            outcomes: Of all runs, by scenario.
+        """
+        store = next(iter(self._gates.values())).house().store
+        ended = {o.run_id: o for some in outcomes.values() for o in some}
+        doubts = [c for c in await store.doubts(TENANT) if c.run_id in ended and c.key.hex() in ended[c.run_id].doubts]
+        unverified = [
+            c
+            for c in await store.doubts(TENANT, unverified=True)
+            if c.run_id in ended and ended[c.run_id].reason == StopReason.TOOL_OUTPUT_INVALID
+        ]
+        refused: Counter[str] = Counter()
+        for name, some in outcomes.items():
+            for outcome in some:
+                row = await store.run(outcome.run_id)
+                calls = row.record["trace"] if row is not None and row.record is not None else ()
+                refused[name] += sum(call["status"] == "denied" for call in calls)
+        opens = {
+            name: sum(tool["opens"] for tool in gate.house().admission.status()) for name, gate in self._gates.items()
+        }
+        named = frozenset(claim.sent_key for claim in (*doubts, *unverified))
+        return Ledger(tuple(doubts), named, refused, opens)
+
+
+def _said(result: RunResult) -> Mapping[str, Any] | None:
+    """Return what the caller was told: the answer, or what a stopped run hands over."""
+    if result.ok:
+        return dict(result.output)
+    partial = result.details.get("partial")
+    return None if not isinstance(partial, dict) else {"text": "", "ticket": partial.get("id"), "invented": False}

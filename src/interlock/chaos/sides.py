@@ -1,0 +1,104 @@
+"""One side of the drill: starts every mission at its time and gathers how each ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from interlock.budget.prices import ModelPrice, Prices
+from interlock.chaos.agents import MODEL, USD_PER_MTOK, Brain, work
+from interlock.chaos.bare import BareRun, bare_tools
+from interlock.chaos.remote import Remote
+from interlock.chaos.scenarios import Mission
+from interlock.chaos.score import Outcome
+from interlock.core.clock import Clock
+
+__all__ = ["BareSide", "Flight", "Performer", "fly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A mission under way: its scenario, the project it works in, and the clock it goes by."""
+
+    scenario: str
+    mission: Mission
+    project: str
+    clock: Clock
+    time_scale: float
+    took_off_s: float
+
+    def brain(self) -> Brain:
+        """Return the mission's scripted model, at the beginning."""
+        script = self.mission.script(self.project)
+        return Brain(script, self.clock, self.time_scale, self.mission.turn_s, self.mission.growth_tokens)
+
+    def article_s(self) -> float:
+        """Return article seconds since the side began."""
+        return (self.clock.monotonic() - self.took_off_s) / self.time_scale
+
+
+class Performer(Protocol):
+    """How one side runs an agent."""
+
+    async def perform(self, flight: Flight) -> Outcome:
+        """Run the mission's agent to its end."""
+        ...
+
+
+async def fly(
+    performer: Performer,
+    missions: Mapping[str, Sequence[Mission]],
+    projects: Mapping[str, str],
+    clock: Clock,
+    time_scale: float,
+    on_ended: Callable[[], None],
+) -> dict[str, list[Outcome]]:
+    """Run every mission of every scenario at its time, all scenarios at once.
+
+    Args:
+        performer: The side.
+        missions, projects: By name of the scenario.
+        on_ended: Called when a run has ended.
+    """
+    took_off_s = clock.monotonic()
+
+    async def one(name: str, mission: Mission) -> Outcome:
+        await clock.sleep(mission.starts_s * time_scale)
+        outcome = await performer.perform(Flight(name, mission, projects[name], clock, time_scale, took_off_s))
+        on_ended()
+        return outcome
+
+    async with asyncio.TaskGroup() as flights:
+        tasks = {name: [flights.create_task(one(name, m)) for m in some] for name, some in missions.items()}
+    return {name: [task.result() for task in some] for name, some in tasks.items()}
+
+
+class BareSide:
+    """Runs agents without Interlock.
+
+    Args:
+        remote: The backend. time_scale: Real seconds of one article second.
+    """
+
+    def __init__(self, remote: Remote, time_scale: float) -> None:
+        self._tools = bare_tools(remote)
+        self._prices = Prices({MODEL: ModelPrice(*USD_PER_MTOK)})
+        self._time_scale = time_scale
+
+    async def perform(self, flight: Flight) -> Outcome:
+        """Run the mission's agent to its end: nothing else ends it."""
+        run = BareRun(self._tools, self._prices, self._time_scale)
+        began_s = flight.article_s()
+        said = await work(run, flight.brain())
+        return Outcome(
+            flight.mission,
+            "gave_up" if flight.mission.asks_for and said["ticket"] is None else "answered",
+            said,
+            run.steps,
+            run.calls,
+            run.cost_usd,
+            began_s,
+            flight.article_s(),
+        )
