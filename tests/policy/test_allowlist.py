@@ -93,7 +93,12 @@ def test_tenants_runs_and_children_only_narrow(allow, deny, t_allow, t_deny, nar
     policy = Policy(PolicyOptions(allow, deny, {"acme": TenantPolicy(t_allow, t_deny)}))
     wide, tenant, own = policy.view("other"), policy.view("acme"), policy.view("acme", narrow)
     below = own if child is None else own.narrowed(child)
-    chain = [below.decide(tool).allowed, own.decide(tool).allowed, tenant.decide(tool).allowed, wide.decide(tool).allowed]
+    chain = [
+        below.decide(tool).allowed,
+        own.decide(tool).allowed,
+        tenant.decide(tool).allowed,
+        wide.decide(tool).allowed,
+    ]
     assert chain == sorted(chain)
 
 
@@ -140,7 +145,13 @@ def test_the_version_is_of_the_rules_and_of_nothing_else():
         return Policy(PolicyOptions(allow, deny, tenants)).version
 
     assert version(["a", "b"]) == version(["b", "a", "a"])
-    versions = [version(None), version([]), version(["a"]), version([], ["a"]), version([], t=TenantPolicy(allow=["a"]))]
+    versions = [
+        version(None),
+        version([]),
+        version(["a"]),
+        version([], ["a"]),
+        version([], t=TenantPolicy(allow=["a"])),
+    ]
     assert len(set(versions)) == len(versions)
 
 

@@ -141,7 +141,11 @@ async def test_an_attempt_is_asked_again():
 @pytest.mark.parametrize("by_file", [True, False])
 @pytest.mark.parametrize(
     ("tool", "rule"),
-    [(WRITE, "writes"), (make_tool("kb.write", effect=Effect.WRITE), "writes"), (make_tool("db.read"), "safe_mode.allowed_tools")],
+    [
+        (WRITE, "writes"),
+        (make_tool("kb.write", effect=Effect.WRITE), "writes"),
+        (make_tool("db.read"), "safe_mode.allowed_tools"),
+    ],
 )
 async def test_safe_mode_permits_only_listed_reads(by_file, tool, rule):
     scene = Scene(enabled=by_file)

@@ -324,7 +324,7 @@ async def _answer(approver: Approval, call: Call[A]) -> str | None:
             said = await _in_thread(approver, call)
             if inspect.isawaitable(said):
                 said = await said
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         return f"its approver failed ({type(error).__name__}), which counts as a no"
     if said is True:
         return None
