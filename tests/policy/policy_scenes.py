@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from interlock.core.calls import Answer, Call, Effect, RunFacts, ToolSpec
-from interlock.core.clock import ManualClock
 from interlock.core.errors import StoreUnavailable
 from interlock.policy.approval import ApprovalRow, ApprovalState
 from interlock.policy.switches import SwitchSnapshot, new_switch
@@ -139,8 +138,8 @@ class MemoryApprovals:
             raise StoreUnavailable("the store is away")
         return self._newest(effect_key, policy_version)
 
-    async def decide(self, id, approved, by, reason=""):
-        row = next((r for r in self.rows if r.id == id), None)
+    async def decide(self, approval_id, approved, by, reason=""):
+        row = next((r for r in self.rows if r.id == approval_id), None)
         if row is not None and self._seen(row).state is ApprovalState.PENDING:
             now = self.clock.wall()
             self.put(
@@ -151,4 +150,4 @@ class MemoryApprovals:
                 reason=reason,
                 expires_at=now + row.expires_at - row.requested_at,
             )
-        return next((self._seen(r) for r in self.rows if r.id == id), None)
+        return next((self._seen(r) for r in self.rows if r.id == approval_id), None)

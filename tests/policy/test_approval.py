@@ -302,6 +302,15 @@ async def cancelled(call):
     raise asyncio.CancelledError
 
 
+def hand_on(approver):
+    """A plain function that returns something to await."""
+
+    def plain(call):
+        return approver(call)
+
+    return plain
+
+
 class Approver:
     async def __call__(self, call):
         await asyncio.sleep(0)
@@ -309,7 +318,7 @@ class Approver:
 
 
 @pytest.mark.parametrize(
-    "approver", [yes, lambda call: True, lambda call: yes(call), lambda call: call.args["amount"] < 100, Approver()]
+    "approver", [yes, lambda call: True, hand_on(yes), lambda call: call.args["amount"] < 100, Approver()]
 )
 async def test_an_approver_says_yes(approver):
     scene = Scene(LoopClock(), required=approver)
@@ -322,7 +331,7 @@ async def test_an_approver_says_yes(approver):
 @pytest.mark.parametrize(
     "approver",
     [no, broken, lambda call: False, lambda call: None, lambda call: "yes", lambda call: 1, lambda call: 1 / 0, lambda: True,
-     lambda call: no(call), lambda call: (_ for _ in ()).throw(SystemExit), lambda call: next(iter(())), Approver()],
+     hand_on(no), lambda call: (_ for _ in ()).throw(SystemExit), lambda call: next(iter(())), Approver()],
 )  # fmt: skip
 async def test_everything_but_true_is_a_no(approver):
     scene = Scene(LoopClock(), required=approver)

@@ -11,7 +11,7 @@ from interlock.core.calls import Effect
 from interlock.core.clock import LoopClock, ManualClock, run_virtual
 from interlock.core.errors import ConfigError, RunStopped, StoreUnavailable, ToolDenied
 from interlock.core.reasons import StopReason
-from interlock.policy.switches import SafeModeOptions, SwitchGuard, Switches, new_switch
+from interlock.policy.switches import SafeModeOptions, Switches, SwitchGuard, new_switch
 
 READ = make_tool("kb.read")
 WRITE = make_tool("ticket.create", effect=Effect.WRITE)
