@@ -1,0 +1,59 @@
+"""A claim as the command line shows it: what, who, when, how we know, and the command that closes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from interlock.cli.output import when
+from interlock.journal.store import Claim, ClaimState
+
+__all__ = ["claim_facts", "evidence_line", "settle_command"]
+
+
+def claim_facts(claim: Claim) -> dict[str, Any]:
+    """Return the claim for `--json`; without its result, which is content."""
+    return {
+        "key": claim.key.hex(),
+        "state": claim.state.value,
+        "tool": claim.tool,
+        "args_hash": claim.args_digest.hex(),
+        "tenant_id": claim.tenant_id,
+        "agent": claim.agent,
+        "run_id": claim.run_id,
+        "request_id": claim.request_id,
+        "path": claim.path,
+        "turn": claim.turn,
+        "seq": claim.seq,
+        "occurrence": claim.occurrence,
+        "on_unknown": claim.on_unknown,
+        "sent_key": claim.sent_key,
+        "sends": claim.sends,
+        "first_sent_at": when(claim.first_sent_at),
+        "last_sent_at": when(claim.last_sent_at),
+        "settled_at": when(claim.settled_at) or None,
+        "settled_by": claim.settled_by,
+        "settle_reason": claim.settle_reason,
+        "verified": claim.verified,
+        "result_kept": claim.result_kept,
+        "evidence": [dict(entry) for entry in claim.evidence],
+        "settle": settle_command(claim) if claim.state is not ClaimState.DONE else None,
+    }
+
+
+def evidence_line(claim: Claim) -> str:
+    """Return how we know what we know: one word or two an attempt."""
+    said = ", ".join(_said(entry) for entry in claim.evidence)
+    return said or f"sent {claim.sends} times; nothing came back"
+
+
+def settle_command(claim: Claim) -> str:
+    """Return the command that closes the doubt, to be completed by a person who has looked."""
+    return f"interlock settle {shlex.quote(claim.key.hex())} --not-performed --by YOU --reason WHY"
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    attempt = f"attempt {entry['attempt']}: " if "attempt" in entry else ""
+    kind = str(entry.get("kind") or entry.get("by") or entry.get("performed") or "unknown").replace("_", " ")
+    return attempt + kind
