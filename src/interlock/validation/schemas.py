@@ -73,7 +73,7 @@ class Arguments:
         except ValidationError as error:
             args = self._read_as_json(value, error)
         args = args if type(args) is dict else _fields_of(args)
-        if len(args) < self._complete:
+        if self.open or len(args) < self._complete:
             for name, default in self._defaults:
                 if name not in args:
                     # A list of the signature must not be shared by calls.
