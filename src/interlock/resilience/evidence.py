@@ -36,13 +36,13 @@ _MAX_DEPTH = 12
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it wraps, outermost first: causes, contexts, and what libraries keep in attributes."""
+    """Yield the error and what it was raised from or after, outermost first, suppressed contexts included."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen and len(seen) < _MAX_DEPTH:
         seen.add(id(current))
         yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+        current = current.__cause__ or current.__context__
 
 
 def while_connecting(error: BaseException) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ssl
 import urllib.error
 from asyncio import IncompleteReadError
+from dataclasses import replace
 from http.client import HTTPException
 from http.client import InvalidURL as HttpClientInvalidURL
+from itertools import islice
 from socket import gaierror
 from typing import Any
 
@@ -115,9 +117,9 @@ _MCP_CLOSED = -32000
 def recognise(error: BaseException) -> Failure | None:
     """Return what the error's type says of the attempt, or None where it says nothing."""
     found = _recognise(error)
-    if found is not None and found.performed == "no" and already_sent(error):
-        # Refused now, but an earlier request of the same attempt had arrived.
-        return Failure(found.reason, "unknown", found.kind, transient=found.transient)
+    if found is not None and found.performed == "no" and (already_sent(error) or _after_another(error)):
+        # Refused now, but an earlier request of the same attempt had left.
+        return replace(found, performed="unknown")
     return found
 
 
@@ -135,6 +137,16 @@ def _recognise(error: BaseException) -> Failure | None:
     return _of_name(error) or _of_os(error)
 
 
+def _after_another(error: BaseException) -> bool:
+    """Whether this error arose while another request's failure was being handled (a fallback), itself unknown."""
+    for link in islice(chain(error), 1, None):
+        status = status_of(link)
+        known = _of_name(link) if status is None else of_status(status)
+        if known is not None and known.performed == "unknown":
+            return True
+    return False
+
+
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status (400-599) that the error carries, or None."""
     if isinstance(error, SystemExit) or _is_parser_error(error):
@@ -143,8 +155,9 @@ def status_of(error: BaseException) -> int | None:
     for holder, names in ((response, ("status_code", "status")), (error, ("status", "status_code", "code"))):
         for name in names:
             value = getattr(holder, name, None)
-            if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
-                return int(value)
+            if isinstance(value, int) and not isinstance(value, bool):
+                # The first that is a number decides: later names may be deprecated, and warn when read.
+                return int(value) if 400 <= value <= 599 else None
     return None
 
 

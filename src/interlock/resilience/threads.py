@@ -133,6 +133,8 @@ class ToolThreads:
                 self._work.wait()
                 self._idle -= 1
             job = self._queue.popleft()
+            if job.future.cancelled():
+                return True  # nobody wants it any more, and it has not begun
             self._running[job.future] = job
         value, error = _run(job)
         with self._work:

@@ -66,6 +66,7 @@ def as_error(
         case StopReason.TIME_BUDGET:
             return BudgetExceeded(StopReason.TIME_BUDGET, message, for_model=for_model, details=details)
     error = ToolFailed(message, for_model=for_model, details=details)
+    error.transient = failure.transient
     if failure.reason is not StopReason.TOOL_FAILED:
         error.reason = failure.reason  # a classifier of the user's own chose it
     return error
@@ -91,7 +92,7 @@ def _count(attempts: int) -> str:
 
 
 def _hint(failure: Failure, tool_name: str, gave_up: str) -> str:
-    if gave_up == "retry_after":
+    if gave_up == "retry_after" and failure.retry_after_s is not None:
         return f"; the remote asks to wait {failure.retry_after_s:g} s, more than agent.budgets.max_seconds leaves"
     if gave_up == "max_retries":
         return f'; tools.budgets."{tool_name}".max_retries is used up'
