@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 
 import pytest
@@ -121,7 +121,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
 
 def test_python_values_are_checked_as_the_json_they_become():
     schema = inputs({"properties": {"at": {"type": "string"}}})
-    assert schema.validate({"at": datetime.date(2026, 11, 22)}) == {"at": "2026-11-22"}
+    assert schema.validate({"at": dt.date(2026, 11, 22)}) == {"at": "2026-11-22"}
     assert refused(schema, {"at": object()}).errors[0]["type"] == "not_json"
 
 

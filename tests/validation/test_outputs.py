@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -200,7 +200,7 @@ async def test_an_error_of_the_tool_is_not_touched():
 
 class Rich(BaseModel):
     order_id: int = Field(alias="orderId")
-    at: datetime.datetime
+    at: dt.datetime
     link: HttpUrl
     price: decimal.Decimal
 
@@ -219,7 +219,7 @@ class Point:
 
 class Keyed(TypedDict):
     name: str
-    when: datetime.date
+    when: dt.date
 
 
 @pytest.mark.parametrize(
