@@ -142,11 +142,11 @@ def _wire(
     effects = Effects(
         store,
         clock,
-        EffectOptions(dedupe_window_s=tools.dedupe_window_s),
+        EffectOptions(dedupe_window_s=tools.dedupe_window_s, timeout_s=tools.timeouts_s["default"]),
+        secret=store.secret,
         rebuild=rebuild,
         inflight=inflight,
         classify=_performed,
-        secret=store.secret,
     )
     funnel = Funnel(
         recorder=Recorder(metrics, lines, ()),

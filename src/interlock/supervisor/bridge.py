@@ -57,21 +57,32 @@ class Opened(Generic[T]):
         """Close; return True to swallow `error`."""
         raise NotImplementedError  # pragma: no cover
 
+    def entered(self, value: T) -> None:
+        """Take in, in the caller's own context, that the block begins."""
+
+    def leaving(self) -> None:
+        """Take in, in the caller's own context, that the block is over."""
+
     async def __aenter__(self) -> T:
-        return await self.open()
+        value = await self.open()
+        self.entered(value)
+        return value
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self.leaving()
         return await self.close(error)
 
     def __enter__(self) -> T:
         value: T = self._bridge.cross(self.open())
+        self.entered(value)
         return value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self.leaving()
         swallowed: bool = self._bridge.cross(self.close(error))
         return swallowed
 

@@ -365,21 +365,28 @@ class Child(Opened[Run]):
         self._outer: Token[Caller | None] | None = None
 
     async def open(self) -> Run:
-        """Open the child's run and make it the current one."""
+        """Open the child's run."""
         name, budgets, allow = self._asked
         parent = self._parent
         run = self._family.open_child(parent, parent.child_name(name), budgets, allow)
         parent.adopt(run)
         self._run = run
-        self._outer = current_run.set(run)
         return run
+
+    def entered(self, value: Run) -> None:
+        """Make the child's run the current one."""
+        self._outer = current_run.set(value)
+
+    def leaving(self) -> None:
+        """Make the parent's run the current one again."""
+        if self._outer is not None:
+            current_run.reset(self._outer)
 
     async def close(self, error: BaseException | None) -> bool:
         """Record the child's outcome. Its errors are the parent's to handle."""
         run = self._run
-        if run is None or self._outer is None:
+        if run is None:
             return False
-        current_run.reset(self._outer)
         await self._family.close(run, error)
         self._parent.disown(run)
         return False

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from interlock.core.canonical import NotCanonical
 from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
-from interlock.gateway.tools import current_run
+from interlock.gateway.tools import Caller, current_run
 from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
@@ -114,14 +115,7 @@ class Supervisor:
             return _refused(request, str(error))
         try:
             begun = await self._begin(new, request)
-            if begun is not None:
-                if not begun.fresh:
-                    return await self._standing(begun.row, request, new, wait_s)
-                scope.run_id = scope.root_run_id = begun.row.run_id
-                scope.trace.run_id = begun.row.run_id
-                scope.request_time_ms = begun.row.request_time_ms
-                scope.fence = begun.row.fence
-            else:
+            if begun is None:
                 scope.request_time_ms = self._store.begin_soon(new)
         except InterlockError as error:
             return RunResult(
@@ -131,6 +125,12 @@ class Supervisor:
                 request_id=new.request_id,
                 details={"error": type(error).__name__, "message": str(error)},
             )
+        if begun is not None:
+            if not begun.fresh:
+                return await self._standing(begun.row, request, new, wait_s)
+            scope.run_id = scope.root_run_id = scope.trace.run_id = begun.row.run_id
+            scope.request_time_ms = begun.row.request_time_ms
+            scope.fence = begun.row.fence
         run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
         self._live.add(run)
         return run
@@ -204,6 +204,7 @@ class OpenRun(Opened[Run]):
         self._wait_s = wait_s
         self._run: Run | None = None
         self._exit = contextlib.ExitStack()
+        self._outer: Token[Caller | None] | None = None
         self._cancelled = False
 
     async def open(self) -> Run:
@@ -212,10 +213,17 @@ class OpenRun(Opened[Run]):
         task = asyncio.current_task()
         if task is not None:
             run.watch(functools.partial(self._cancel, task))
-        before = current_run.set(run)
-        self._exit.callback(current_run.reset, before)
         self._exit.callback(self._supervisor._at_deadline(run))  # noqa: SLF001 - one file, one thing
         return run
+
+    def entered(self, value: Run) -> None:
+        """Make this run the current one."""
+        self._outer = current_run.set(value)
+
+    def leaving(self) -> None:
+        """Make whatever was the current run so again."""
+        if self._outer is not None:
+            current_run.reset(self._outer)
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         if not self._cancelled:
