@@ -1,6 +1,6 @@
 """`interlock`: the verbs and their panels; a verb's module is imported when the verb is called, not before.
 
-So `interlock --help` and a typing error cost no pydantic, no sqlite3 and no asyncio. Exit codes: 0 done,
+So `interlock --help` costs no pydantic, no sqlite3 and no asyncio. Exit codes: 0 done,
 1 error, 2 usage, 10 to 49 stop reasons (`interlock runbook --list`).
 """
 
