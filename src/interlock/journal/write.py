@@ -31,7 +31,7 @@ class Write:
         proceed: The rest of the funnel: every attempt of it.
     """
 
-    __slots__ = ("_call", "_flight", "_journaled", "_ledger", "_noted", "_outcome", "_proceed", "_resolver")
+    __slots__ = ("_call", "_flight", "_journaled", "_ledger", "_mine", "_noted", "_outcome", "_proceed", "_resolver")
 
     def __init__(
         self, ledger: Ledger, resolver: Resolver, call: Call[Any], proceed: Proceed[Any], flight: Flight
@@ -44,6 +44,8 @@ class Write:
         self._noted = 0
         self._outcome: Settlement | None = None
         self._journaled = True
+        # How the open claim became ours: "" (not yet), "fresh", or "resent" after somebody's unknown.
+        self._mine = ""
 
     async def perform(self) -> Answer:
         """Return what the write came to.
@@ -78,6 +80,7 @@ class Write:
                 self._journaled = False
                 return None
             if standing is None:
+                self._mine = "fresh"
                 return None
             if call.run.observing:
                 name_effect(call, ledger.secret, counted=True)
@@ -90,6 +93,7 @@ class Write:
                 if standing is None:
                     # What an earlier attempt came to is still unknown, whatever this one comes to.
                     call.unknown = True
+                    self._mine = "resent"
                     return None
         raise ledger.doubt(call, "its claim keeps changing")
 
@@ -188,19 +192,16 @@ class Write:
     def _cut(self) -> None:
         """This task was cancelled: the process is being shut down, or nobody waits and nothing was sent."""
         call = self._call
-        attempts_failed_clean = not call.unknown and len(call.evidence or ()) >= call.attempts
-        if self._outcome is not None:
-            outcome = self._outcome  # its commit may have been cut off
-        elif not self._flight.sends:
-            evidence = ({"why": "never sent: its caller had gone"},)
-            outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=evidence, by=SHUTDOWN)
-        elif call.attempts and attempts_failed_clean:
-            outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence(), by=SHUTDOWN)
-        else:
-            outcome = Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
-        if self._journaled:
+        outcome = self._outcome  # already decided: only its commit may have been cut off
+        if outcome is None and self._mine:
+            nothing_sent = self._mine == "fresh" and not self._flight.sends
+            every_attempt_failed_clean = call.attempts > 0 and len(call.evidence or ()) >= call.attempts
+            if not call.unknown and (nothing_sent or every_attempt_failed_clean):
+                outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence("never sent"), by=SHUTDOWN)
+            else:
+                outcome = Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
+        if outcome is not None and self._journaled:
             assert call.key is not None
-            # Queued behind the intent, if that was queued at all.
             self._ledger.journal.settle_soon(call.key, outcome)
 
     async def _settle(self, settlement: Settlement) -> bool:
