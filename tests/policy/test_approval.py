@@ -420,3 +420,49 @@ def test_only_time_makes_a_row_expire_and_only_an_open_one(state, expires_at, no
         assert seen is ApprovalState.EXPIRED
     else:
         assert seen is state
+
+
+acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.sampled_from([1, 5, 12])),
+        st.tuples(st.just("propose"), st.sampled_from([("a", "v1"), ("a", "v2"), ("b", "v1")])),
+        st.tuples(st.sampled_from(["approve", "deny", "use"]), st.integers(0, 3)),
+    ),
+    max_size=25,
+)
+
+
+@given(acts)
+def test_in_any_history_a_call_passes_only_on_a_living_yes_for_exactly_it(acts):
+    async def main():
+        clock = ManualClock()
+        scenes = {v: Scene(clock, version=v, options=ApprovalOptions(wait_s=0, expires_s=10)) for v in ("v1", "v2")}
+        scenes["v2"].store = scenes["v2"].guard._store = store = scenes["v1"].store
+        granted = {}  # (key, version) -> (row id, good until)
+        for act, value in acts:
+            if act == "wait":
+                clock.advance(value)
+            elif act == "propose":
+                key, version = value
+                call = scenes[version].proposed(key=key.encode() * 24)
+                row_id, until = granted.get(value, (None, 0))
+                if row_id is not None and clock.monotonic() < until:
+                    assert (await scenes[version].call(call)).approval_id == row_id
+                else:
+                    rows = len(store.rows)
+                    with pytest.raises((ApprovalPending, ApprovalDenied)):
+                        await scenes[version].call(call)
+                    if len(store.rows) > rows:
+                        granted.pop((key, "v2" if version == "v1" else "v1"), None)
+            elif value < len(store.rows):
+                row = store.rows[value]
+                if act == "use":
+                    store.put(row, state=ApprovalState.CONSUMED)
+                    granted = {what: row_of for what, row_of in granted.items() if row_of[0] != row.id}
+                    continue
+                was_open = standing(row, clock.wall()) is ApprovalState.PENDING
+                await store.decide(row.id, act == "approve", "ann")
+                if was_open and act == "approve":
+                    granted[row.effect_key[:1].decode(), row.policy_version] = (row.id, clock.monotonic() + 10)
+
+    asyncio.run(main())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from policy_scenes import MemorySwitches, Scope, Through, make_call, make_tool
 
-from interlock.core.calls import Effect
+from interlock.core.calls import Effect, Stop
 from interlock.core.clock import LoopClock, ManualClock, run_virtual
 from interlock.core.errors import ConfigError, RunStopped, StoreUnavailable, ToolDenied
 from interlock.core.reasons import StopReason
@@ -123,6 +125,46 @@ async def test_a_lifted_kill_lets_through_again():
     scene.clock.advance(0.3)
     await scene.call()
     assert len(scene.through.calls) == 1
+
+
+async def test_a_decided_stop_refuses_every_further_call_even_one_that_waits_for_the_switches():
+    scene = Scene()
+    run = Scope(scene.clock)
+    run.stop = Stop(StopReason.COST_BUDGET, "used up", {"usd": 1})
+    with pytest.raises(RunStopped) as stopped:
+        await scene.guard(READ, scene.through)(make_call(run, READ))
+    assert (stopped.value.reason, stopped.value.details) == (StopReason.COST_BUDGET, {"usd": 1})
+    assert scene.store.reads == 0
+    run.stop = None
+    waiting = scene.guard(READ, scene.through)(make_call(run, READ))
+    run.stop = Stop(StopReason.KILLED)
+    with pytest.raises(RunStopped):
+        await waiting
+    assert not scene.through.calls
+
+
+async def test_an_attempt_of_a_killed_tool_is_refused_and_that_of_a_write_needs_a_readable_snapshot():
+    scene = Scene()
+    write, read = await scene.call(WRITE), await scene.call(READ)
+    scene.store.error = StoreUnavailable("gone")
+    scene.clock.advance(3)
+    with pytest.raises(StoreUnavailable):
+        await scene.switches.check_attempt(write)
+    await scene.switches.check_attempt(read)
+    scene.store.error = None
+    await scene.store.set("tool", "ticket.*", "kill")
+    scene.clock.advance(3)
+    with pytest.raises(ToolDenied):
+        await scene.switches.check_attempt(write)
+    await scene.switches.check_attempt(read)
+
+
+async def test_an_attempt_asks_the_fresh_snapshot_without_reading():
+    scene = Scene(enabled=True)
+    call = await scene.call(READ)
+    assert scene.store.reads == 1
+    await scene.switches.check_attempt(call)
+    assert scene.store.reads == 1
 
 
 async def test_an_attempt_is_asked_again():
@@ -313,6 +355,65 @@ def test_a_second_event_loop_does_not_wait_for_the_first():
     run_virtual(leave())
     run_virtual(scene.call(), start_s=2000.0)
     assert len(scene.through.calls) == 1
+
+
+# Any history
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.sampled_from([0.05, 0.2, 0.3, 1.0, 2.5])),
+        st.tuples(st.sampled_from(["kill", "lift", "break", "mend", "read", "write"]), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_in_any_history_a_call_passes_only_on_what_is_known(steps):
+    """Whatever passes: no kill was in the last answer; it is young, or the store was failing; a write's is under 2 s."""
+
+    async def main():
+        scene = Scene()
+        known_at, killed_then = float("-inf"), False
+        real_read = scene.store.read
+
+        async def read():
+            nonlocal known_at, killed_then
+            snapshot = await real_read()
+            known_at, killed_then = scene.clock.monotonic(), bool(snapshot.switches)
+            return snapshot
+
+        scene.store.read = read
+        failed_at = float("-inf")
+        for step, value in steps:
+            if step == "wait":
+                scene.clock.advance(value)
+            elif step == "kill":
+                await scene.store.set("global", "", "kill")
+            elif step == "lift":
+                await scene.store.lift("global", "", "kill")
+            elif step in {"break", "mend"}:
+                scene.store.error = StoreUnavailable("gone") if step == "break" else None
+            else:
+                reads, tool = scene.store.reads, READ if step == "read" else WRITE
+                refusal = None
+                try:
+                    await scene.call(tool)
+                except (RunStopped, StoreUnavailable) as error:
+                    refusal = error
+                now = scene.clock.monotonic()
+                if scene.store.error is not None and scene.store.reads > reads:
+                    failed_at = now
+                age = now - known_at
+                assert age <= 0.25 or now - failed_at <= 0.25
+                if killed_then:
+                    assert isinstance(refusal, RunStopped)
+                elif tool is WRITE and age > 2:
+                    assert isinstance(refusal, StoreUnavailable)
+                else:
+                    assert refusal is None
+
+    asyncio.run(main())
 
 
 # Words

@@ -400,9 +400,26 @@ def test_rejected_content_is_in_no_error(args):
 def test_errors_are_few_whatever_is_sent():
     def fn(rows: list[int]): ...
 
-    mismatch = refused(strict(fn), {"rows": ["x"] * 10_000})
+    mismatch = refused(strict(fn), {"rows": ["x"] * 1000})
     assert len(mismatch.errors) == 20
     assert len(str(mismatch)) < 4000
+    mismatch = refused(strict(fn), {"rows": ["x"] * 10_000})
+    assert mismatch.errors == [{"loc": [], "type": "many", "msg": "10,000 faults"}]
+
+
+class Node(BaseModel):
+    below: Node | None = None
+
+
+@pytest.mark.parametrize("depth", [300, 50_000])
+def test_nesting_is_refused_and_its_path_is_not_endless(depth):
+    def fn(below: Node | None): ...
+
+    nested: dict[str, Any] = {}
+    for _ in range(depth):
+        nested = {"below": nested}
+    mismatch = refused(strict(fn), nested)
+    assert all(len(error["loc"]) <= 16 for error in mismatch.errors)
 
 
 json_values = st.recursive(

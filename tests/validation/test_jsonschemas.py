@@ -125,6 +125,29 @@ def test_python_values_are_checked_as_the_json_they_become():
     assert refused(schema, {"at": object()}).errors[0]["type"] == "not_json"
 
 
+@pytest.mark.parametrize("depth", [300, 50_000])
+def test_nesting_does_not_overrun_the_stack(depth):
+    nested: list = []
+    for _ in range(depth):
+        nested = [nested]
+    schema = compile_output({"type": "array", "items": {"$ref": "#"}})
+    assert refused(schema, nested).errors[0]["type"] == "not_json"
+    looped: list = []
+    looped.append(looped)
+    assert refused(schema, looped).errors[0]["type"] == "not_json"
+
+
+def test_what_was_kept_and_is_no_json_is_refused():
+    with pytest.raises(SchemaMismatch, match="not JSON"):
+        compile_output(SCHEMA).load(b"{")
+
+
+def test_a_rule_that_is_itself_a_schema_is_only_named():
+    schema = compile_output({"properties": {"a": {"anyOf": [{"type": "integer"}, {"type": "null"}]}, "b": False}})
+    assert refused(schema, {"a": "x"}).errors[0]["msg"] == "does not fit `anyOf`"
+    assert refused(schema, {"b": 1}).errors[0]["loc"] == ["b"]
+
+
 def test_errors_are_few_whatever_is_sent():
     schema = compile_output({"type": "array", "items": {"type": "integer"}})
     assert len(refused(schema, ["x"] * 10_000).errors) == 20

@@ -267,6 +267,11 @@ def test_what_no_longer_fits_its_type_is_not_replayed():
         assert SECRET not in str(error.value)
 
 
+def test_what_was_kept_and_is_no_json_is_not_replayed():
+    with pytest.raises(ToolOutputInvalid):
+        rebuild(make_tool(), b"{")
+
+
 async def test_a_secret_type_does_not_survive_its_own_masking():
     class Held(BaseModel):
         token: SecretStr

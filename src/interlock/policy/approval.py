@@ -300,7 +300,7 @@ def _key_of_read(call: Call[A]) -> bytes:
 def _stop_if_stopped(call: Call[A]) -> None:
     stop = call.run.stop
     if stop is not None:
-        raise RunStopped(stop.reason, stop.message)
+        raise RunStopped(stop.reason, stop.message, details=stop.details)
 
 
 def _pending(call: Call[A], row: ApprovalRow) -> InterlockError:

@@ -2,7 +2,7 @@
 
 The grammar is two characters: `*` is any run of characters (dots too), `?` is exactly one. Matching is
 case-sensitive. Exact names are a dictionary; globs with one star are found by their head and tail; the
-few others by their longest literal, and only then by a regular expression that cannot backtrack.
+few others by a few letters of their longest literal, and then by an expression that cannot backtrack.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = ["MAX_NAME_LENGTH", "GlobSet", "valid_tool_name"]
 MAX_NAME_LENGTH = 128
 # Names come from a model: the memory of answers is bounded, and emptied when full.
 MEMO_SIZE = 4096
+# Every stretch of this many letters of a name is looked up once, however many globs there are.
+MAX_GRAM = 3
 
 _NAME = re.compile(rf"[A-Za-z0-9_.:/-]{{1,{MAX_NAME_LENGTH}}}")
 _GLOB = re.compile(rf"[A-Za-z0-9_.:/*?-]{{1,{MAX_NAME_LENGTH}}}")
@@ -41,7 +43,7 @@ class GlobSet:
         ConfigError: A pattern is empty, too long, or uses a character that no tool name has.
     """
 
-    __slots__ = ("_everything", "_exact", "_head_lengths", "_heads", "_literals", "_memo", "_shapes", "patterns")
+    __slots__ = ("_everything", "_exact", "_grams", "_head_lengths", "_heads", "_memo", "_shapes", "patterns")
 
     def __init__(self, patterns: Iterable[str], *, key: str = "globs") -> None:
         if isinstance(patterns, str):
@@ -52,8 +54,8 @@ class GlobSet:
         self._exact: dict[str, str] = {}
         # head -> tail -> pattern, for globs with one star.
         self._heads: dict[str, _Tails] = {}
-        # length -> literal -> globs, for those with a literal and more than one wildcard.
-        self._literals: dict[int, dict[str, list[tuple[re.Pattern[str], str]]]] = {}
+        # length -> a few letters of the longest literal -> globs, for those with more than one wildcard.
+        self._grams: dict[int, dict[str, list[tuple[re.Pattern[str], str]]]] = {}
         self._shapes: list[tuple[re.Pattern[str], str]] = []
         self._memo: dict[str, str | None] = {}
         for pattern in self.patterns:
@@ -86,8 +88,7 @@ class GlobSet:
             entry = (re.compile(_expression(glob)), written)
             literals = _LITERAL.findall(glob)
             if literals:
-                literal = max(literals, key=len)
-                self._literals.setdefault(len(literal), {}).setdefault(literal, []).append(entry)
+                self._index(max(literals, key=len), entry)
             else:
                 self._shapes.append(entry)
         elif "*" in glob:
@@ -95,6 +96,13 @@ class GlobSet:
             self._heads.setdefault(head, _Tails()).add(tail, written)
         else:
             self._exact[glob] = written
+
+    def _index(self, literal: str, entry: tuple[re.Pattern[str], str]) -> None:
+        """File a glob under those letters of its literal that the fewest others are filed under."""
+        length = min(len(literal), MAX_GRAM)
+        grams = self._grams.setdefault(length, {})
+        choice = (literal[start : start + length] for start in range(len(literal) - length + 1))
+        grams.setdefault(min(choice, key=lambda gram: len(grams.get(gram, ()))), []).append(entry)
 
     def _find(self, name: str) -> str | None:
         found = self._exact.get(name)
@@ -111,9 +119,9 @@ class GlobSet:
         return self._find_shape(name) or self._everything
 
     def _find_shape(self, name: str) -> str | None:
-        for length, literals in self._literals.items():
+        for length, grams in self._grams.items():
             for start in range(len(name) - length + 1):
-                for expression, pattern in literals.get(name[start : start + length], ()):
+                for expression, pattern in grams.get(name[start : start + length], ()):
                     if expression.fullmatch(name):
                         return pattern
         for expression, pattern in self._shapes:

@@ -359,6 +359,12 @@ def _not_in_safe_mode(call: Call[S]) -> ToolDenied:
     )
 
 
+def _stop_if_stopped(call: Call[S]) -> None:
+    stop = call.run.stop
+    if stop is not None:
+        raise RunStopped(stop.reason, stop.message, details=stop.details)
+
+
 class SwitchGuard:
     """Guard: nothing passes a decided stop or a kill, and only listed reads pass safe mode."""
 
@@ -370,13 +376,12 @@ class SwitchGuard:
 
         async def read_first(call: Call[S]) -> Answer:
             await switches.refresh()
+            _stop_if_stopped(call)
             switches.check(call)
             return await proceed(call)
 
         def switch(call: Call[S]) -> Awaitable[Answer]:
-            stop = call.run.stop
-            if stop is not None:
-                raise RunStopped(stop.reason, stop.message, details=stop.details)
+            _stop_if_stopped(call)
             if switches.idle():
                 return proceed(call)
             if not switches.fresh():

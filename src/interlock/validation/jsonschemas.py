@@ -74,10 +74,15 @@ class JsonSchema:
             SchemaMismatch: What does not fit, without its content.
         """
         try:
+            # First, because deep nesting would overrun the stack of the validator and end the process.
+            data = canonical_json(value)
+        except NotCanonical:
+            raise SchemaMismatch([{"loc": [], "type": "not_json", "msg": "The value is not JSON"}]) from None
+        try:
             fits = self._validator.is_valid(value)
         except (ValueError, TypeError):
-            # Python values that JSON writes as something else (dates, tuples, models).
-            value = _plain(value)
+            # Python values that JSON writes as something else (dates, enums, models).
+            value = orjson.loads(data)
             fits = self._validator.is_valid(value)
         if not fits:
             raise self._mismatch(value)
@@ -91,7 +96,11 @@ class JsonSchema:
 
     def load(self, data: bytes) -> Any:
         """Return the output that `dump` wrote. Raises `SchemaMismatch` if it does not fit the schema as it is now."""
-        return self.validate(orjson.loads(data))
+        try:
+            value = orjson.loads(data)
+        except ValueError:
+            raise SchemaMismatch([{"loc": [], "type": "not_json", "msg": "What was kept is not JSON"}]) from None
+        return self.validate(value)
 
     def _mismatch(self, value: Any) -> SchemaMismatch:
         errors: list[dict[str, Any]] = []
@@ -128,13 +137,6 @@ def _extra(value: Mapping[str, Any], names: tuple[str, ...]) -> SchemaMismatch:
 
 def _refuse(uri: str) -> Any:
     raise ValueError(f"a tool's schema may not refer to {uri[:MAX_TEXT]}: put the definition under $defs")
-
-
-def _plain(value: Any) -> Any:
-    try:
-        return orjson.loads(canonical_json(value))
-    except NotCanonical:
-        raise SchemaMismatch([{"loc": [], "type": "not_json", "msg": "The value is not JSON"}]) from None
 
 
 def _words(node: Any) -> set[str]:

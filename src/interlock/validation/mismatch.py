@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -17,7 +18,10 @@ from pydantic_core import core_schema
 __all__ = ["SchemaMismatch", "explain", "from_pydantic", "known_words"]
 
 MAX_ERRORS = 20
+MAX_LOC = 16
 MAX_TEXT = 200
+# Listing the faults of a long array costs more than finding them; beyond this they are only counted.
+MAX_COUNTED = 1000
 MASK = "?"
 
 # Messages of pydantic that quote what they refuse; all others speak only of the schema.
@@ -69,6 +73,8 @@ def from_pydantic(error: ValidationError, words: frozenset[str], names: Sequence
         words: Names that may stand in a path (see `known_words`); all others are masked.
         names: Arguments that there are; the nearest one is suggested to the developer for one that is not.
     """
+    if error.error_count() > MAX_COUNTED:
+        return SchemaMismatch([{"loc": [], "type": "many", "msg": f"{error.error_count():,} faults"}])
     faults = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
     errors = [
         {"loc": mask(fault["loc"], words), "type": _type(fault["type"]), "msg": _message(fault["type"], fault["msg"])}
@@ -89,8 +95,8 @@ def suggest(unknown: Iterable[str], names: Sequence[str]) -> str:
 
 
 def mask(loc: Iterable[Any], words: frozenset[str]) -> list[int | str]:
-    """Return the path with every part that is not an index or a word of the schema masked."""
-    return [part if isinstance(part, int) or part in words else MASK for part in loc]
+    """Return the beginning of the path, with every part that is not an index or a word of the schema masked."""
+    return [part if isinstance(part, int) or part in words else MASK for part in islice(loc, MAX_LOC)]
 
 
 def known_words(schema: Any) -> frozenset[str]:

@@ -111,7 +111,8 @@ def rebuild(tool: ToolSpec, data: bytes) -> Any:
     load: Callable[[bytes], Any] = getattr(tool.output, "load", orjson.loads)
     try:
         return load(data)
-    except SchemaMismatch as mismatch:
+    except ValueError as error:
+        mismatch = error if isinstance(error, SchemaMismatch) else _fault("not_json", "what was kept is not JSON")
         raise _invalid(tool, mismatch) from None
 
 

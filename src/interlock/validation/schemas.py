@@ -283,7 +283,7 @@ def _fields_of(model: BaseModel) -> dict[str, Any]:
 
 def _dump(adapter: TypeAdapter[Any], value: Any) -> bytes:
     try:
-        plain = adapter.dump_python(value, mode="json", round_trip=True, warnings=False)
+        plain = adapter.serializer.to_python(value, mode="json", round_trip=True, warnings=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise NotCanonical(f"{type(value).__name__} is not JSON ({type(error).__name__})") from None
     return canonical_json(plain)
