@@ -72,9 +72,8 @@ def test_the_runaways_run_as_long_as_the_article_s_did():
         "typical runaway": 126,
         "worst runaway": 339,
     }
-    assert len({str(use) for use in uses["research agent"]}) == 3
-    assert len({str(use) for use in uses["typical runaway"]}) == 126
-    assert len({str(use) for use in uses["worst runaway"]}) == 339
+    different = {name: len({str(use) for use in some}) for name, some in uses.items()}
+    assert different == {"research agent": 21, "typical runaway": 126, "worst runaway": 3}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,9 @@ async def test_bare_they_cost_what_the_article_paid(name, steps, usd, seconds):
     async def tool(**_):
         return {}
 
-    run = BareRun({"search.read": tool, "web.fetch": tool}, Prices({MODEL: ModelPrice(*USD_PER_MTOK)}), 1.0)
+    run = BareRun(
+        dict.fromkeys(("search.read", "web.fetch", "kb.read"), tool), Prices({MODEL: ModelPrice(*USD_PER_MTOK)}), 1.0
+    )
     began_s = clock.monotonic()
     await work(run, Brain(mission.script("p"), clock, 1.0, mission.turn_s, mission.growth_tokens))
     assert run.steps == steps

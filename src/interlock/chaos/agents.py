@@ -23,12 +23,12 @@ __all__ = [
     "Script",
     "Seen",
     "Use",
+    "circles",
     "endless_listing",
     "injected",
     "knowledge",
     "reports_ticket",
     "research",
-    "rewording",
     "work",
 ]
 
@@ -138,7 +138,7 @@ async def work(run: AgentRun, brain: Brain) -> dict[str, Any]:
             return dict(turn["say"])
         seen = await run.observe(turn["tool"], turn["args"])
         if seen.ok:
-            run.partial = seen.value
+            run.partial = dict(seen.value)
 
 
 def reports_ticket(project: str, title: str) -> Script:
@@ -179,14 +179,10 @@ def injected(project: str, *, insists: bool) -> Script:
 
 
 def research(calls: int) -> Script:
-    """Ask the same three questions in turn and never find out that nothing new comes."""
-    questions = (
-        Use("search.read", {"query": "vendor market share 2023", "page": 1}),
-        Use("web.fetch", {"url": "/overview"}),
-        Use("search.read", {"query": "vendor market share 2023 report", "page": 1}),
-    )
+    """Ask the same question again and again, with a new idea once in a while."""
     for i in range(calls):
-        yield questions[i % 3]
+        idea = f" in region {i // 31}" if i % 31 == 0 else ""
+        yield Use("search.read", {"query": f"vendor market share 2023{idea}", "page": 1})
     return Say("I couldn't find sources.")
 
 
@@ -197,8 +193,13 @@ def endless_listing(calls: int) -> Script:
     return Say("I have read many pages; none was conclusive.")
 
 
-def rewording(calls: int) -> Script:
-    """Ask for what is not there, in ever new words."""
+def circles(calls: int) -> Script:
+    """Go from search to page to article and back, and learn nothing."""
+    stations = (
+        Use("search.read", {"query": "why does the export fail", "page": 1}),
+        Use("web.fetch", {"url": "/overview"}),
+        Use("kb.read", {"project": "kb", "topic": "export"}),
+    )
     for i in range(calls):
-        yield Use("search.read", {"query": f"{content.NOTHING} quote, wording {i + 1}", "page": 1})
-    return Say("I couldn't find the quote.")
+        yield stations[i % len(stations)]
+    return Say("I could not find out why.")

@@ -100,8 +100,8 @@ class _Drill:
         began_s = self._clock.monotonic()
         await self._check_backend()
         store = _store_address(options.store)
-        bare = await self._side("bare", BareSide(self._remote, options.time_scale))
         async with GuardedSide(self._remote, options.time_scale, store) as side:
+            bare = await self._side("bare", BareSide(self._remote, options.time_scale))
             guarded = await self._side("interlock", side)
             ledger = await side.ledger(guarded)
         scenarios = [

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel
 
 from interlock import Interlock, RunResult
 from interlock.chaos.agents import MODEL, USD_PER_MTOK, AgentRun, work
@@ -23,10 +25,11 @@ TENANT = "drill"
 
 
 def configuration(time_scale: float) -> dict[str, Any]:
-    """Return the drill's configuration: the article's safe default, its times scaled, and three differences.
+    """Return the drill's configuration: the article's safe default, its times scaled, with these differences.
 
-    `max_seconds` is the 90 that the article gives its research agent. 502 may be retried, and four attempts are
-    made, because `ticket.create` deduplicates on its key: the article left 502 out while it had none.
+    `max_seconds` is the 90 that the article gives its research agent. 502 may be retried, and five attempts are
+    made, because `ticket.create` deduplicates on its key: the article left 502 out while it had none. As one
+    call may now fail five times by itself, eight failures a minute open the circuit, not five.
     """
     return {
         "agent": {
@@ -37,25 +40,25 @@ def configuration(time_scale: float) -> dict[str, Any]:
             "allow": ["search.read", "kb.read", "web.fetch", "ticket.create"],
             "deny": ["db.write", "email.send", "payment.*"],
             "idempotency_required": ["ticket.create"],
-            "budgets": {"ticket.create": {"max_calls": 5, "max_retries": 3}},
+            "budgets": {"ticket.create": {"max_calls": 5, "max_retries": 4}},
             "timeouts_s": {
                 "default": 10 * time_scale,
                 "search.read": 5 * time_scale,
                 "ticket.create": 15 * time_scale,
             },
             "retries": {
-                "max_attempts": 4,
+                "max_attempts": 5,
                 "retryable_status": [429, 500, 502, 503, 504],
                 "backoff_ms": [max(1, round(ms * time_scale)) for ms in (250, 750, 2000)],
             },
-            "circuit_breakers": {"enabled": True, "failure_threshold": 5, "window_seconds": 60 * time_scale},
+            "circuit_breakers": {"enabled": True, "failure_threshold": 8, "window_seconds": 60 * time_scale},
         },
         "prices": {MODEL: dict(zip(("input_usd_per_mtok", "output_usd_per_mtok"), USD_PER_MTOK, strict=True))},
         "logging": {"level": "error"},
     }
 
 
-class Ticket(TypedDict):
+class Ticket(BaseModel):
     """What the backend answers, as the article has it."""
 
     id: str
@@ -63,7 +66,7 @@ class Ticket(TypedDict):
     url: str
 
 
-class Results(TypedDict):
+class Results(BaseModel):
     """A page of search results."""
 
     results: list[dict[str, Any]]
@@ -71,14 +74,14 @@ class Results(TypedDict):
     next_page: int | None
 
 
-class Page(TypedDict):
+class Page(BaseModel):
     """A page of the web."""
 
     url: str
     text: str
 
 
-class Article(TypedDict):
+class Article(BaseModel):
     """An article of the knowledge base."""
 
     topic: str
@@ -139,6 +142,8 @@ class GuardedSide:
             _register(gate, remote)
 
     async def __aenter__(self) -> Self:
+        for gate in self._gates.values():
+            gate.house()  # opens the store: one that cannot be used must not be found out half-way
         return self
 
     async def __aexit__(
@@ -156,7 +161,12 @@ class GuardedSide:
         began_s = flight.article_s()
         name = flight.mission.name
         result = await self._gates[flight.scenario].run(
-            agent, name, tenant_id=TENANT, request_id=f"{flight.project}:{name}", agent_name=flight.scenario
+            agent,
+            name,
+            tenant_id=TENANT,
+            request_id=f"{flight.project}:{name}",
+            retry=flight.delivery > 1,
+            agent_name=flight.scenario,
         )
         return Outcome(
             flight.mission,
@@ -167,6 +177,7 @@ class GuardedSide:
             result.cost_usd,
             began_s,
             flight.article_s(),
+            delivered=result.ok or result.parked,
             run_id=result.run_id,
             doubts=tuple(result.details.get("doubts", ())),
         )

@@ -25,6 +25,7 @@ class Mission:
         name: For people. script: Makes the agent's script for a project.
         starts_s: When it starts. turn_s: From one model turn to the next. growth_tokens: Of the prompt, each turn.
         asks_for: Title of the ticket it is asked to create, or None.
+        deliveries: How often at most its request is delivered, by a queue that delivers again what did not succeed.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Mission:
     turn_s: float = 2.0
     growth_tokens: int = 200
     asks_for: str | None = None
+    deliveries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,25 @@ TRIAGE_S = 1800.0
 _CITIES = ("Aarhus", "Bilbao", "Cork", "Dresden", "Espoo", "Faro", "Gdansk", "Haarlem", "Ivrea", "Jaca")
 
 
-def _ticket(title: str, starts_s: float = 0.0) -> Mission:
+def _ticket(title: str, starts_s: float = 0.0, deliveries: int = 1) -> Mission:
     return Mission(
-        title, lambda project: agents.reports_ticket(project, title), starts_s, growth_tokens=150, asks_for=title
+        title,
+        lambda project: agents.reports_ticket(project, title),
+        starts_s,
+        growth_tokens=150,
+        asks_for=title,
+        deliveries=deliveries,
     )
 
 
 def _triage(seed: int) -> tuple[Mission, ...]:
     every_s = TRIAGE_S / TRIAGE_RUNS
     return tuple(
-        _ticket(f"Users in {_CITIES[i % 10]} cannot log in (report {i + 1})", (i + 0.5 * _chance(seed, i)) * every_s)
+        _ticket(
+            f"Users in {_CITIES[i % 10]} cannot log in (report {i + 1})",
+            (i + 0.5 * _chance(seed, i)) * every_s,
+            deliveries=3,
+        )
         for i in range(TRIAGE_RUNS)
     )
 
@@ -80,7 +91,7 @@ def _runaways(_: int) -> tuple[Mission, ...]:
     return (
         Mission("research agent", lambda _: agents.research(620), turn_s=2220 / 621, growth_tokens=507),
         Mission("typical runaway", lambda _: agents.endless_listing(126), turn_s=227 / 127, growth_tokens=180),
-        Mission("worst runaway", lambda _: agents.rewording(339), turn_s=552 / 340, growth_tokens=118),
+        Mission("worst runaway", lambda _: agents.circles(339), turn_s=552 / 340, growth_tokens=118),
     )
 
 

@@ -35,6 +35,7 @@ class Outcome:
     Attributes:
         reason: Its stop reason; bare: `answered` or `gave_up`, for it has none.
         said: What the caller was told (`text`, `ticket`, `invented`), or None.
+        delivered: Whether the queue has done its part: the run succeeded, or waits for a person.
         began_s, ended_s: Article seconds since the drill's side began.
         run_id, doubts: Under Interlock: the run, and the keys of the doubts it names, in hexadecimal.
     """
@@ -47,6 +48,7 @@ class Outcome:
     cost_usd: float
     began_s: float
     ended_s: float
+    delivered: bool = True
     run_id: str = ""
     doubts: tuple[str, ...] = ()
 
@@ -118,7 +120,7 @@ def judge(
     }
     named = frozenset(named_keys)
     return Side(
-        asked=sum(o.mission.asks_for is not None for o in outcomes),
+        asked=len({o.mission.asks_for for o in outcomes} - {None}),
         effects=len(effects),
         duplicates=sum(n - 1 for n in often.values()),
         incidents=sum(n > 1 for n in often.values()),

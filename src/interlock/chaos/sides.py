@@ -18,9 +18,12 @@ from interlock.core.clock import Clock
 __all__ = ["BareSide", "Flight", "Performer", "fly"]
 
 
+REDELIVERED_AFTER_S = 180.0  # article seconds, as a queue's visibility timeout
+
+
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A mission under way: its scenario, the project it works in, and the clock it goes by."""
+    """A mission under way: its scenario, the project it works in, the clock it goes by, and which delivery it is."""
 
     scenario: str
     mission: Mission
@@ -28,6 +31,7 @@ class Flight:
     clock: Clock
     time_scale: float
     took_off_s: float
+    delivery: int
 
     def brain(self) -> Brain:
         """Return the mission's scripted model, at the beginning."""
@@ -55,24 +59,30 @@ async def fly(
     time_scale: float,
     on_ended: Callable[[], None],
 ) -> dict[str, list[Outcome]]:
-    """Run every mission of every scenario at its time, all scenarios at once.
+    """Run every mission of every scenario at its time, all scenarios at once; deliver again what failed.
 
     Args:
         performer: The side.
         missions, projects: By name of the scenario.
-        on_ended: Called when a run has ended.
+        on_ended: Called when a mission is over.
     """
     took_off_s = clock.monotonic()
 
-    async def one(name: str, mission: Mission) -> Outcome:
+    async def one(name: str, mission: Mission) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         await clock.sleep(mission.starts_s * time_scale)
-        outcome = await performer.perform(Flight(name, mission, projects[name], clock, time_scale, took_off_s))
+        for delivery in range(1, mission.deliveries + 1):
+            flight = Flight(name, mission, projects[name], clock, time_scale, took_off_s, delivery)
+            outcomes.append(await performer.perform(flight))
+            if outcomes[-1].delivered or delivery == mission.deliveries:
+                break
+            await clock.sleep(REDELIVERED_AFTER_S * time_scale)
         on_ended()
-        return outcome
+        return outcomes
 
     async with asyncio.TaskGroup() as flights:
         tasks = {name: [flights.create_task(one(name, m)) for m in some] for name, some in missions.items()}
-    return {name: [task.result() for task in some] for name, some in tasks.items()}
+    return {name: [outcome for task in some for outcome in task.result()] for name, some in tasks.items()}
 
 
 class BareSide:
@@ -92,13 +102,15 @@ class BareSide:
         run = BareRun(self._tools, self._prices, self._time_scale)
         began_s = flight.article_s()
         said = await work(run, flight.brain())
+        gave_up = flight.mission.asks_for is not None and said["ticket"] is None
         return Outcome(
             flight.mission,
-            "gave_up" if flight.mission.asks_for and said["ticket"] is None else "answered",
+            "gave_up" if gave_up else "answered",
             said,
             run.steps,
             run.calls,
             run.cost_usd,
             began_s,
             flight.article_s(),
+            delivered=not gave_up,
         )
