@@ -116,9 +116,9 @@ class MemoryApprovals:
         if row is not None and row.state in {ApprovalState.PENDING, ApprovalState.APPROVED, ApprovalState.DENIED}:
             return row
         for other in self.rows:
-            if other.effect_key == request.effect_key and other.policy_version != request.policy_version:
-                if other.state in {ApprovalState.PENDING, ApprovalState.APPROVED}:
-                    self.put(other, state=ApprovalState.SUPERSEDED)
+            alike = other.effect_key == request.effect_key and other.policy_version != request.policy_version
+            if alike and other.state in {ApprovalState.PENDING, ApprovalState.APPROVED}:
+                self.put(other, state=ApprovalState.SUPERSEDED)
         row = ApprovalRow(
             id=f"apr_{len(self.rows) + 1}",
             effect_key=request.effect_key,
