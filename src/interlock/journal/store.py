@@ -263,7 +263,8 @@ class RunStore(Protocol):
         `resume` re-opens a standing PARKED or QUEUED run of the same request under its own run id (state RUNNING,
         fence and attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same
         `request_time_ms`, so that effect keys stay (a PARKED one is ended with its reason). Anything else that
-        stands is returned, untouched. A child (`path`) that stands under another root run counts as ended.
+        stands is returned, untouched. A child (`path`) always begins: only the owner of its root asks for it, so
+        what stands is of an attempt that is over, and is ended.
         """
         ...
 

@@ -31,7 +31,7 @@ def begin(
     """Insert the run, or take the standing one over where that is asked for; return (ours, the row)."""
     identity = (run.tenant_id, run.request_id, run.path)
     standing = db.execute(
-        "select q.request_time_ms, r.run_id, r.state, r.root_run_id from requests q "
+        "select q.request_time_ms, r.run_id, r.state from requests q "
         "left join runs r on r.run_id = q.run_id where q.tenant_id = ? and q.request_id = ? and q.path = ?",
         identity,
     ).fetchone()
@@ -39,10 +39,10 @@ def begin(
         time_ms = _inherited_time(db, run) or int(now * 1000)
         db.execute("insert into requests values (?, ?, ?, ?, ?)", (*identity, time_ms, run.run_id))
         return True, _insert(db, run, task, owner, now, time_ms)
-    time_ms, run_id, state, root_run_id = standing
-    # A child of an earlier run of this request is over, however it stands: its root is not working any more.
-    orphan = run.path != "" and root_run_id != run.root_run_id
-    if run_id is None or orphan or (retry and state in {RunState.ENDED, RunState.PARKED}):
+    time_ms, run_id, state = standing
+    # Only the owner of its root asks for a child: what stands is of an attempt that is over.
+    child = run.path != "" and run_id != run.run_id
+    if run_id is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
         db.execute("update runs set state = 'ended', ended_at = ? where run_id = ? and state <> 'ended'", (now, run_id))
         db.execute(
             "update requests set run_id = ? where tenant_id = ? and request_id = ? and path = ?",
