@@ -120,22 +120,23 @@ class LoopClock(ManualClock):
 class _VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer whenever nothing is ready to run."""
 
-    def __init__(self, start_s: float) -> None:
+    def __init__(self, start_s: float, patience_s: float) -> None:
         self.virtual_s = start_s
-        super().__init__(_JumpSelector(self))
+        super().__init__(_JumpSelector(self, patience_s))
 
     def time(self) -> float:
         return self.virtual_s
 
 
 class _JumpSelector(selectors.DefaultSelector):
-    def __init__(self, loop: _VirtualLoop) -> None:
+    def __init__(self, loop: _VirtualLoop, patience_s: float) -> None:
         super().__init__()
         self._loop = loop
+        self._patience_s = patience_s
 
     def select(self, timeout: float | None = None) -> Any:
         # Threads answer through the self-pipe: give them a moment before time jumps past them.
-        ready = super().select(0 if not timeout else min(timeout, 0.001))
+        ready = super().select(0 if not timeout else min(timeout, self._patience_s))
         if not ready and timeout:
             self._loop.virtual_s += timeout
         elif not ready and timeout is None:
@@ -143,7 +144,13 @@ class _JumpSelector(selectors.DefaultSelector):
         return ready
 
 
-def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 1_000.0) -> T:
-    """Run `main` in an event loop on virtual time (see `LoopClock`), and return what it returns."""
-    with asyncio.Runner(loop_factory=lambda: _VirtualLoop(start_s)) as runner:
+def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 1_000.0, patience_s: float = 0.001) -> T:
+    """Run `main` in an event loop on virtual time (see `LoopClock`), and return what it returns.
+
+    Args:
+        main: What to run.
+        start_s: The loop's time at the start.
+        patience_s: Real seconds that threads get to answer before time jumps; 0 where there are none.
+    """
+    with asyncio.Runner(loop_factory=lambda: _VirtualLoop(start_s, patience_s)) as runner:
         return runner.run(main)
