@@ -255,3 +255,13 @@ def test_the_installed_command_acts_on_the_store_of_another_process(store):
         assert (switch.scope, switch.subject) == (SwitchScope.AGENT, "triage")
     finally:
         opened.close()
+
+
+def test_commands_to_type_name_the_store_that_was_named(typed, store):
+    moved = store.rename(store.with_name("the other.db"))
+    option = f"--store '{moved}'"
+    assert f"--not-performed --by YOU --reason WHY {option}" in typed("doubts", "--store", moved).out
+    assert f"--done RESULT --by YOU --reason WHY {option}" in typed("doubts", "--store", moved).out
+    assert f"--by YOU {option}" in typed("approvals", "list", "--store", moved).out
+    assert option in typed("show", "run_doubt", "--store", moved).out
+    assert option in typed("doubts", "--json", "--store", moved).json[0]["settle"]

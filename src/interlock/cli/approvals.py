@@ -9,7 +9,7 @@ import typer
 
 from interlock.cli.opening import Store, in_store
 from interlock.cli.options import ByOption, ConfigOption, JsonOption, StoreOption, TenantOption
-from interlock.cli.output import ago, code, note, print_json, print_text, when
+from interlock.cli.output import ago, code, command, note, print_json, print_text, when
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError
 from interlock.policy.approval import ApprovalRow, ApprovalState
@@ -47,7 +47,7 @@ def list_approvals(
         print_json([_facts(row) for row in found])
         return
     for row in found:
-        _print(row)
+        _print(row, store)
     note(f"{len(found)} {'in all' if wanted is None else wanted.value}")
 
 
@@ -124,14 +124,14 @@ def _facts(row: ApprovalRow) -> dict[str, Any]:
     }
 
 
-def _print(row: ApprovalRow) -> None:
+def _print(row: ApprovalRow, store: str | None) -> None:
     now = SYSTEM.wall()
     print_text((row.rendered or row.tool, "bold"))
     asked = f"  asked {ago(now - row.requested_at)} ago by run {row.run_id} for {row.tenant_id}"
     if row.state is ApprovalState.PENDING:
         print_text(asked, ", expires in ", (ago(row.expires_at - now), "yellow"))
-        print_text("  ", code(f"interlock approvals approve {row.id} --by YOU"))
-        print_text("  ", code(f"interlock approvals deny {row.id} --by YOU --reason WHY"))
+        print_text("  ", code(command(store, "approvals", "approve", row.id, "--by", "YOU")))
+        print_text("  ", code(command(store, "approvals", "deny", row.id, "--by", "YOU", "--reason", "WHY")))
     else:
         who = f" by {row.decided_by}" if row.decided_by else ""
         print_text(asked, f"; {row.state.value}{who} {when(row.decided_at)} {row.reason}".rstrip())

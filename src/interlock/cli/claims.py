@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from interlock.cli.output import when
+from interlock.cli.output import command, when
 from interlock.journal.store import Claim, ClaimState
 
 __all__ = ["claim_facts", "evidence_line", "settle_command"]
 
 
-def claim_facts(claim: Claim) -> dict[str, Any]:
+def claim_facts(claim: Claim, store: str | None) -> dict[str, Any]:
     """Return the claim for `--json`; without its result, which is content."""
     return {
         "key": claim.key.hex(),
@@ -38,7 +37,7 @@ def claim_facts(claim: Claim) -> dict[str, Any]:
         "verified": claim.verified,
         "result_kept": claim.result_kept,
         "evidence": [dict(entry) for entry in claim.evidence],
-        "settle": settle_command(claim) if claim.state is not ClaimState.DONE else None,
+        "settle": settle_command(claim, store) if claim.state is ClaimState.IN_DOUBT else None,
     }
 
 
@@ -48,9 +47,10 @@ def evidence_line(claim: Claim) -> str:
     return said or f"sent {claim.sends} times; nothing came back"
 
 
-def settle_command(claim: Claim) -> str:
+def settle_command(claim: Claim, store: str | None, *, done: bool = False) -> str:
     """Return the command that closes the doubt, to be completed by a person who has looked."""
-    return f"interlock settle {shlex.quote(claim.key.hex())} --not-performed --by YOU --reason WHY"
+    verdict = ("--done", "RESULT") if done else ("--not-performed",)
+    return command(store, "settle", claim.key.hex(), *verdict, "--by", "YOU", "--reason", "WHY")
 
 
 def _said(entry: Mapping[str, Any]) -> str:

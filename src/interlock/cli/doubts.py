@@ -42,17 +42,17 @@ def doubts(
 
     found = in_store(store, config, read)
     if as_json:
-        print_json([claim_facts(claim) for claim in found])
+        print_json([claim_facts(claim, store) for claim in found])
         return
     for claim in found:
-        _print(claim, unverified=unverified)
+        _print(claim, store, unverified=unverified)
     if unverified:
         note(f"{len(found)} writes happened and their answers were withheld; nothing is sent again")
     else:
         note(f"{len(found)} in doubt" + ("; look at the remote first, then settle each" if found else ""))
 
 
-def _print(claim: Claim, *, unverified: bool) -> None:
+def _print(claim: Claim, store: str | None, *, unverified: bool) -> None:
     age = ago(SYSTEM.wall() - claim.last_sent_at)
     place = f" {claim.path}" if claim.path else ""
     print_text((claim.tool, "bold"), f"  args {claim.args_digest.hex()[:8]}  sent {claim.sends}x  ", (age, "yellow"))
@@ -65,9 +65,8 @@ def _print(claim: Claim, *, unverified: bool) -> None:
     if unverified:
         print_text(f"  key       {claim.key.hex()}")
     else:
-        happened = settle_command(claim).replace("--not-performed", "--done RESULT")
-        print_text("  happened: ", code(happened))
-        print_text("  did not:  ", code(settle_command(claim)))
+        print_text("  happened: ", code(settle_command(claim, store, done=True)))
+        print_text("  did not:  ", code(settle_command(claim, store)))
     print_text("")
 
 

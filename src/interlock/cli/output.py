@@ -5,6 +5,7 @@ Names and reasons come from stores, and there from models: nothing of them may m
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Cell", "ago", "clean", "code", "note", "print_json", "print_table", "print_text", "usd", "when"]
+__all__ = ["Cell", "ago", "clean", "code", "command", "note", "print_json", "print_table", "print_text", "usd", "when"]
 
 # A cell: its text, and how it looks ("" is plain).
 Cell = str | tuple[str, str]
@@ -55,6 +56,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, numbe
 def note(text: str) -> None:
     """Say something beside the result, on stderr."""
     sys.stderr.write(clean(text) + "\n")
+
+
+def command(store: str | None, *words: str) -> str:
+    """Return a command to type, on the same store that was named with `--store`."""
+    return shlex.join(("interlock", *words, *(() if store is None else ("--store", store))))
 
 
 def code(text: str) -> Cell:

@@ -58,9 +58,9 @@ def show(
     if as_json:
         # The record first, field for field; then what the store knows beside it.
         record = dict(found.run.record or {}) | {"trace": found.calls}
-        print_json(record | run_facts(found.run) | {"claims": [claim_facts(claim) for claim in found.claims]})
+        print_json(record | run_facts(found.run) | {"claims": [claim_facts(claim, store) for claim in found.claims]})
     else:
-        _print(found, SHOWN if not all_calls else len(found.calls))
+        _print(found, SHOWN if not all_calls else len(found.calls), store)
     if exit_code and found.run.reason is not None:
         raise typer.Exit(EXIT_CODES[StopReason(found.run.reason)])
 
@@ -79,7 +79,7 @@ async def _find(opened: Store, run_id: str | None) -> _Found:
     return _Found(row, list(calls), claims)
 
 
-def _print(found: _Found, shown: int) -> None:
+def _print(found: _Found, shown: int, store: str | None) -> None:
     row, record = found.run, found.run.record or {}
     ended = row.reason if row.reason is not None else row.state.value
     parked = " (parked)" if row.state.value == "parked" else ""
@@ -95,7 +95,7 @@ def _print(found: _Found, shown: int) -> None:
     _print_details(record)
     if found.calls:
         _print_calls(found.calls, shown, int(record.get("trace_dropped") or 0))
-    _print_claims(found.claims)
+    _print_claims(found.claims, store)
     if row.reason not in {None, StopReason.SUCCESS}:
         print_text("what to do: ", code(f"interlock runbook {row.reason}"))
 
@@ -136,11 +136,11 @@ def _cells(line: Line) -> tuple[Cell, ...]:
     )
 
 
-def _print_claims(claims: list[Claim]) -> None:
+def _print_claims(claims: list[Claim], store: str | None) -> None:
     for claim in claims:
         if claim.state is ClaimState.DONE and claim.verified:
             continue
         state = "done, answer withheld" if claim.state is ClaimState.DONE else claim.state.value.replace("_", " ")
         print_text((claim.tool, "bold"), f" call {claim.seq}: ", (state, "yellow"), f"; {evidence_line(claim)}")
         if claim.state is ClaimState.IN_DOUBT:
-            print_text("  close it: ", code(settle_command(claim)))
+            print_text("  close it: ", code(settle_command(claim, store)))
