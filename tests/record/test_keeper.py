@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Scope, answering, failing, make_call, make_tool
+from record_scenes import Scope, answering, failing, make_call, make_tool
 
 from interlock.core.errors import ToolDenied
 from interlock.record.keeper import TraceKeeper

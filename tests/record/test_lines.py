@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import Scope
+from record_scenes import Scope
 
 from interlock.core.calls import Effect
 from interlock.record.lines import LineSink, LoggingOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import Scope, answering, failing, make_call, make_tool
+from record_scenes import Scope, answering, failing, make_call, make_tool
 
 from interlock.core.calls import Effect
 from interlock.core.errors import BudgetExceeded, OutcomeUnknown, RunStopped, ToolDenied, ToolOutputInvalid, ToolTimeout

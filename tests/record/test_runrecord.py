@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from conftest import Scope, answering, make_call, make_tool
+from record_scenes import Scope, answering, make_call, make_tool
 
 from interlock.core.clock import ManualClock
 from interlock.core.reasons import StopReason

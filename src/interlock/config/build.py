@@ -29,6 +29,7 @@ from interlock.policy.allowlist import Allowlist, Policy, PolicyOptions, TenantP
 from interlock.policy.approval import ApprovalOptions, Approvals
 from interlock.policy.globs import GlobSet
 from interlock.policy.switches import SafeModeOptions, Switches, SwitchGuard
+from interlock.record.keeper import TraceKeeper
 from interlock.record.lines import LineSink, LoggingOptions
 from interlock.record.metrics import Metrics
 from interlock.record.recorder import Recorder
@@ -65,8 +66,9 @@ class House:
     admission: Admission
     metrics: Metrics
     inflight: InFlight
-    lines: LineSink | None
+    lines: LineSink
     records: LineWriter | None
+    keeper: TraceKeeper | None
     clock: Clock
     grace_s: Callable[[], float]
 
@@ -78,10 +80,10 @@ class House:
 
     def close(self) -> None:
         """Close sinks and store; writes what is queued."""
-        if self.lines is not None:
-            self.lines.close()
-        if self.records is not None:
-            self.records.close()
+        self.lines.close()
+        for background in (self.records, self.keeper):
+            if background is not None:
+                background.close()
         self.store.close()
 
 
@@ -124,7 +126,8 @@ def _wire(
     metrics = Metrics()
     redactor = Redactor(settings.logging.redact)
     lines = LineSink(_as(LoggingOptions, settings.logging), clock)
-    records = LineWriter(settings.record.path, orjson.dumps) if settings.record.path is not None else None
+    records = LineWriter(settings.record.path) if settings.record.path is not None else None
+    keeper = TraceKeeper(store.trace_soon) if settings.record.calls else None
     policy = Policy(_policy(settings))
     switches = Switches(store.switches, clock, _as(SafeModeOptions, settings.safe_mode))
     pool = ToolThreads()
@@ -149,7 +152,7 @@ def _wire(
         classify=_performed,
     )
     funnel = Funnel(
-        recorder=Recorder(metrics, lines, ()),
+        recorder=Recorder(metrics, lines, () if keeper is None else (keeper.call,)),
         switches=SwitchGuard(switches),
         loops=LoopGuard(exempt.match),
         allowlist=Allowlist(),
@@ -214,6 +217,7 @@ def _wire(
         inflight=inflight,
         lines=lines,
         records=records,
+        keeper=keeper,
         clock=clock,
         grace_s=lambda: _grace_s(settings, registry),
     )

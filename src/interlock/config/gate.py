@@ -109,7 +109,7 @@ class Interlock:
         def decorate(fn: Callable[..., Any]) -> Tool:
             spec = self._registry.declare(
                 fn,
-                name or fn.__name__,
+                fn.__name__ if name is None else name,
                 effect=effect,
                 on_unknown=on_unknown,
                 lookup=lookup,

@@ -218,13 +218,16 @@ class LoggingSettings(LoggingOptions):
 
 @dataclass(frozen=True, slots=True)
 class RecordSettings:
-    """Where run records go beside the store.
+    """What is written down of runs.
 
     Attributes:
-        path: File of JSON lines, one a run; null writes none.
+        path: File of JSON lines, one a run; null writes none. The store has every record in any case.
+        calls: Calls reach the store while a run is under way, in the background (a crash loses a quarter of a
+            second of them); false: only with the record, when the run ends.
     """
 
     path: Word | None = None
+    calls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
