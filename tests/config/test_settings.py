@@ -12,11 +12,18 @@ import yaml
 from interlock.budget.loops import LoopOptions
 from interlock.budget.meter import BudgetOptions
 from interlock.config.settings import PROFILES, Settings, load_settings, profile_text, store_url
+from interlock.config.tool_sections import LimitSettings
 from interlock.core.calls import Effect, OnUnknown, Repeat
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import StopReason
+from interlock.journal.effects import EffectOptions
+from interlock.policy.approval import ApprovalOptions
 from interlock.policy.switches import SafeModeOptions
 from interlock.record.lines import LoggingOptions
+from interlock.resilience.admission import BreakerOptions, LimitOptions
+from interlock.resilience.retry import RetryOptions
+from interlock.supervisor.stopping import StopOptions
+from interlock.validation.outputs import OutputOptions
 
 # The article's "Safe default config", as data.
 ARTICLE = {
@@ -122,11 +129,29 @@ def test_the_default_profile_file_states_the_defaults():
         (Settings().agent.loop_detection, LoopOptions()),
         (Settings().logging, LoggingOptions()),
         (Settings().safe_mode, SafeModeOptions()),
+        (Settings().tools.circuit_breakers, BreakerOptions()),
+        (LimitSettings(), LimitOptions()),
     ],
 )
-def test_a_default_exists_once(ours, theirs):
+def test_a_section_that_is_one_guards_options_has_their_defaults(ours, theirs):
     assert isinstance(ours, type(theirs))
     assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Settings().tools.retries, RetryOptions()),
+        (Settings().approvals, ApprovalOptions()),
+        (Settings().validation.output, OutputOptions()),
+        (Settings().agent, StopOptions()),
+        (Settings().tools, EffectOptions()),
+    ],
+)
+def test_other_sections_agree_with_the_guards_where_they_share_a_word(ours, theirs):
+    shared = {f.name for f in dataclasses.fields(ours)} & {f.name for f in dataclasses.fields(theirs)}
+    assert shared
+    assert {name: getattr(ours, name) for name in shared} == {name: getattr(theirs, name) for name in shared}
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -25,6 +25,7 @@ from interlock.config.shape import nearest_key, unknown_keys, without_empty
 from interlock.config.tool_sections import DEFAULT_TIMEOUT_S
 from interlock.config.yaml_lines import Document, parse_yaml
 from interlock.core.errors import ConfigError
+from interlock.validation.expressions import compile_expression
 
 __all__ = ["PROFILES", "Settings", "json_schema", "load_settings", "profile_text", "store_url"]
 
@@ -42,6 +43,8 @@ def load_settings(source: str | Path | Mapping[str, Any] | None = None, *, profi
     Raises:
         ConfigError: Names `file:line`, the key and what to write.
     """
+    if source is None and profile in {None, "default"}:
+        return Settings()
     document, where, home = _read(source)
     _refuse_unknown(document, where)
     data = without_empty(document.data)
@@ -52,6 +55,7 @@ def load_settings(source: str | Path | Mapping[str, Any] | None = None, *, profi
         raise ConfigError(_at(where, line, f"no profile is called {name!r}: it must be one of {', '.join(PROFILES)}"))
     merged = _merged(_profile_data(name), data) | {"profile": name}
     _rest_on_default_timeout(merged)
+    _check_invariants(data, document, where)
     try:
         settings = _adapter().validate_json(json.dumps(merged))
     except ValidationError as error:
@@ -148,6 +152,18 @@ def _refuse_empty_allow(document: Document, where: str) -> None:
             here = (*path, "allow")
             text = f"{'.'.join(here)}: is empty: write [] to allow nothing, or leave the key out"
             raise ConfigError(_at(where, document.line_of(here), text))
+
+
+def _check_invariants(data: Mapping[str, Any], document: Document, where: str) -> None:
+    tools = data.get("tools")
+    invariants = tools.get("invariants") if isinstance(tools, Mapping) else None
+    for name, expressions in invariants.items() if isinstance(invariants, Mapping) else ():
+        for i, text in enumerate(expressions if isinstance(expressions, list) else ()):
+            try:
+                compile_expression(str(text), key=f"tools.invariants.{name}")
+            except ConfigError as error:
+                line = document.line_of(("tools", "invariants", name, str(i)))
+                raise ConfigError(_at(where, line, str(error))) from None
 
 
 def _profile_data(name: str) -> dict[str, Any]:

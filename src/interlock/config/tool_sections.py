@@ -11,6 +11,7 @@ from pydantic import Field
 
 from interlock.config.quantities import AttemptSeconds, Bytes, Count, CountOrZero, Glob, Globs, Seconds, Word, nothing
 from interlock.core.calls import Effect, OnUnknown, Repeat
+from interlock.resilience.admission import BreakerOptions, LimitOptions
 
 __all__ = ["BreakerSettings", "LimitSettings", "RetrySettings", "ToolBudget", "ToolSettings", "WriteSettings"]
 
@@ -65,7 +66,7 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerSettings:
+class BreakerSettings(BreakerOptions):
     """When a failing tool is left alone for a while.
 
     Attributes:
@@ -80,7 +81,7 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitSettings:
+class LimitSettings(LimitOptions):
     """How hard one tool may be driven by all runs of the process together; null is unlimited.
 
     Attributes:
