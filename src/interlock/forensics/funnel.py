@@ -24,7 +24,11 @@ from interlock.forensics.traces import RecordedCall, RecordedRun
 from interlock.policy.globs import valid_tool_name
 from interlock.supervisor.run import Observation, Run
 
-__all__ = ["DrivenRun", "drive"]
+__all__ = ["ASSUMED_TURN_S", "DrivenRun", "drive"]
+
+# A turn of unknown length still takes time: breakers and rate limits recover while a model thinks. Short enough
+# that the default profile's 250 steps never use up its 900 seconds.
+ASSUMED_TURN_S = 3.0
 
 
 @dataclass(slots=True)
@@ -85,12 +89,15 @@ def drive(run: RecordedRun, settings: Settings, effects: SetEffects, *, recorded
         run: The recorded run.
         settings: Configuration of the funnel; its store and its sinks are left out.
         effects: What the tools of the run's data set do.
-        recorded_time: Move time on as recorded, so that `max_seconds` means something; else only retries cost time.
+        recorded_time: Move time on as recorded, so that `max_seconds` means something; else, and where the record
+            has no times, each model turn takes `ASSUMED_TURN_S`.
 
     Raises:
         ConfigError: The configuration does not permit these tools to be registered.
     """
-    return run_virtual(_Driver(run, effects, recorded_time=recorded_time).drive(_silent(settings, effects)))
+    driver = _Driver(run, effects, recorded_time=recorded_time)
+    # Store and tools answer on the loop itself: there is no thread to wait for.
+    return run_virtual(driver.drive(_silent(settings, effects)), patience_s=0.0)
 
 
 class _Driver:
@@ -100,6 +107,7 @@ class _Driver:
         self._run = run
         self._effects = effects
         self._recorded_time = recorded_time
+        self._timed = recorded_time and any(turn.at_s is not None for turn in run.turns)
         self._tape = Tape(run, effects)
         self._clock = LoopClock()
         self._driven = DrivenRun(run)
@@ -148,6 +156,8 @@ class _Driver:
                 at_s = self._run.seconds if turn.at_s is None and number == last else turn.at_s
                 if self._recorded_time and at_s is not None:
                     await self._clock.sleep(began_s + at_s - self._clock.monotonic())
+                elif not self._timed:
+                    await self._clock.sleep(ASSUMED_TURN_S)
                 if turn.cost_usd is not None:
                     step.charge({"cost_usd": turn.cost_usd})
             self._driven.steps += 1
