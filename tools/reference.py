@@ -6,15 +6,16 @@ python tools/reference.py --check    fails if a page is not what the code says
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interlock.cli.app import app
-from typer.main import get_command
+from typer.main import get_group
 
+from interlock.cli.app import VERBS
 from interlock.config.settings import PROFILES, json_schema
 from interlock.core.reasons import EXIT_CODES, PARKING_REASONS, SEVERITIES, StopReason
 
@@ -153,21 +154,20 @@ def config_page() -> str:
         if head != section:
             section = head
             lines += ["", f"## {head}", "", "| Key | Value | Default | Means |", "|---|---|---|---|"]
-        lines.append(f"| `{key.path}` | {key.kind} | {key.default or ''} | {key.text.replace('|', 'or')} |")
+        lines.append(f"| `{key.path}` | {key.kind} | {key.default or ''} | {key.text.replace('|', ', ')} |")
     return "\n".join(lines) + "\n"
 
 
-def commands() -> Iterator[tuple[str, Any]]:
-    """Yield every command as (words, click command), groups left out."""
-    yield from _commands("interlock", get_command(app))
-
-
-def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
-    for name, child in getattr(command, "commands", {}).items():
-        if getattr(child, "commands", None):
-            yield from _commands(f"{words} {name}", child)
-        elif not child.hidden:
-            yield f"{words} {name}", child
+def commands() -> Iterator[tuple[str, str, Any]]:
+    """Yield (panel, words, command) of every verb; of a group, each verb in it."""
+    for verb in VERBS:
+        module = importlib.import_module(f"interlock.cli.{verb.module}")
+        command = get_group(module.app).commands[verb.name]
+        below = getattr(command, "commands", None)
+        if below is None:
+            yield verb.panel, f"interlock {verb.name}", command
+        else:
+            yield from ((verb.panel, f"interlock {verb.name} {name}", child) for name, child in below.items())
 
 
 def cli_page() -> str:
@@ -181,9 +181,8 @@ def cli_page() -> str:
         "wrong usage, 10 to 49 a [stop reason](stop-reasons.md).",
     ]
     panel = None
-    for words, command in commands():
-        named = getattr(command, "rich_help_panel", None)
-        if isinstance(named, str) and named != panel:
+    for named, words, command in commands():
+        if named != panel:
             panel = named
             lines += ["", f"## {panel}"]
         lines += ["", f"### {words}", "", _help(command), "", "```text", _usage(words, command), "```", ""]
@@ -215,7 +214,7 @@ def _metavar(parameter: Any) -> str:
 def _parameters(command: Any) -> list[str]:
     rows = []
     for parameter in command.params:
-        text = (getattr(parameter, "help", "") or "").replace("|", "or")
+        text = (getattr(parameter, "help", "") or "").replace("|", ", ")
         if _is_argument(parameter):
             rows.append(f"| `{_metavar(parameter)}` | {text} |")
         elif not getattr(parameter, "hidden", False) and parameter.name != "help":
