@@ -48,7 +48,18 @@ def deep(levels):
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), b"bytes", cycle(), deep(5_000), 2**70, {1: "key"}, {"a", "b"}, "\ud800", "x" * 10_000_000],
+    [
+        float("nan"),
+        float("inf"),
+        b"bytes",
+        cycle(),
+        deep(5_000),
+        2**70,
+        {1: "key"},
+        {"a", "b"},
+        "\ud800",
+        "x" * 10_000_000,
+    ],
     ids=["nan", "inf", "bytes", "cycle", "deep", "2**70", "int-key", "set", "surrogate", "10MB"],
 )
 async def test_arguments_that_are_not_json_are_refused_and_not_echoed(gate, value):
