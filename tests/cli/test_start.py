@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,44 @@ def test_check_without_a_file_judges_the_defaults(typed):
 
 def test_check_of_two_things_is_a_usage_error(typed):
     assert typed("check", "a.yaml", "--profile", "support").code == 2
+
+
+GATE = """
+import interlock
+
+gate = interlock.Interlock({"tools": {"allow": ["a.read", "b.write", "c.write"]}}, store="sqlite:///:memory:")
+
+@gate.tool("a.read", effect="read")
+def read() -> str: ...
+
+@gate.tool("b.write", effect="write")
+def send(*, idempotency_key: str) -> str: ...
+
+@gate.tool("c.write", effect="write")
+def post(text: str) -> str: ...
+"""
+
+
+def test_check_judges_a_gate_with_the_tools_it_registers(typed, here, monkeypatch):
+    (here / "my_gate.py").write_text(GATE, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    found = typed("check", "--gate", "my_gate:gate", "--json").json["findings"]
+    assert [f["key"] for f in found if f["level"] == "warning"] == ["tools.writes.c.write"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "says"),
+    [
+        ("no_such_module:gate", "ModuleNotFoundError"),
+        ("json:gate", "AttributeError"),
+        ("json:loads", "not an Interlock"),
+    ],
+)
+def test_check_of_a_gate_that_is_not_there(typed, monkeypatch, gate, says):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    said = typed("check", "--gate", gate)
+    assert said.code == 1
+    assert says in said.err
 
 
 def test_the_schema_is_published(typed):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from interlock import __version__
 from interlock.core.errors import InterlockError
 
 __all__ = ["VERBS", "Verb", "main"]
@@ -79,8 +80,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        metadata = importlib.import_module("importlib.metadata")
-        sys.stdout.write(f"interlock {metadata.version('interlock')}\n")
+        sys.stdout.write(f"interlock {__version__}\n")
         raise typer.Exit
 
 
