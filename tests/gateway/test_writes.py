@@ -85,8 +85,8 @@ async def test_a_write_whose_every_attempt_was_not_performed_is_clean_and_may_be
     assert not await gate.house().store.doubts()
 
 
-async def test_not_performed_raised_by_a_tool_proves_it(make_gate, remote):
-    gate, world = make_gate(), remote()
+async def test_not_performed_raised_by_a_tool_proves_it(make_gate):
+    gate = make_gate()
 
     @gate.tool("post", effect="write", allow=True)
     async def post(text: str) -> dict:
