@@ -1,12 +1,13 @@
-"""A refund that a person approves, from another place and later.
+"""A refund that a person approves, from another process and later.
 
-The tool needs an approval. Nobody decides while the run waits, so the run parks. Then somebody approves, the
-same request is asked again, and goes on: one refund. In real life the second part is a command in another
-terminal: `interlock approvals approve ID --by ana`.
+The tool needs an approval. Nobody decides while the run waits, so the run parks. Then somebody types
+`interlock approvals approve ID --by ana`, the same request is asked again, and goes on: one refund.
 
     python examples/approval.py
 """
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,13 +21,18 @@ def refund_agent(run: interlock.Run, order_id: str) -> str:
     return str(run.call("refund.create", {"order_id": order_id, "amount": 40}))
 
 
-def main(directory: Path) -> None:
-    """Ask, park, approve, go on."""
-    gate = interlock.Interlock(
-        {"approvals": {"wait_s": 0}, "tools": {"allow": ["refund.create"]}}, store=f"sqlite:///{directory}/interlock.db"
-    )
+def person(*words: str) -> None:
+    """Type a command, as a person would in another terminal."""
+    print("$ interlock", *words)
+    subprocess.run([Path(sys.executable).with_name("interlock"), *words], check=True, stdout=subprocess.DEVNULL)
 
-    @gate.tool("refund.create", effect="write", approval="required", identity=("order_id",))
+
+def main(directory: str) -> None:
+    """Ask, park, approve, go on."""
+    store = f"sqlite:///{directory}/interlock.db"
+    gate = interlock.Interlock({"approvals": {"wait_s": 0}, "tools": {"allow": ["refund.create"]}}, store=store)
+
+    @gate.tool("refund.create", effect="write", approval="required", identity=["order_id"])
     def refund(order_id: str, amount: int, *, idempotency_key: str) -> str:
         refunds[idempotency_key] = order_id  # the remote deduplicates on the key
         return f"refunded {amount} for {order_id}"
@@ -34,9 +40,8 @@ def main(directory: Path) -> None:
     result = gate.run_sync(refund_agent, "order-17", request_id="req_1")
     print(result.reason, "| parked:", result.parked, "| refunds:", len(refunds))
 
-    for waiting in gate.approvals():
-        print("waiting:", waiting.rendered)
-        gate.approve(waiting.id, by="ana", reason="checked with the customer")
+    person("approvals", "list", "--store", store)
+    person("approvals", "approve", result.details["approval_id"], "--by", "ana", "--store", store)
 
     result = gate.run_sync(refund_agent, "order-17", request_id="req_1")
     print(result.reason, "|", result.output, "| refunds:", len(refunds))
@@ -45,4 +50,4 @@ def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        main(Path(place))
+        main(place)

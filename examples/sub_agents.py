@@ -29,12 +29,13 @@ async def research(run: interlock.Run, topic: str, pages: int) -> int:
 async def editor(run: interlock.Run, task: str) -> list[str]:
     """Send out three researchers and collect what they bring, whatever stops them."""
 
-    async def send(topic: str, pages: int, **limits: object) -> str:
+    async def send(topic: str, pages: int, budgets: dict[str, int] | None = None) -> str:
         try:
-            async with run.child(topic, **limits) as child:
-                return f"{topic}: {await research(child, f'{topic} of {task}', pages)} pages"
+            async with run.child(topic, budgets=budgets) as child:
+                read = await research(child, f"{topic} of {task}", pages)
         except interlock.InterlockError as error:
             return f"{topic}: stopped, {error.reason}"
+        return f"{topic}: {read} pages"
 
     return list(
         await asyncio.gather(

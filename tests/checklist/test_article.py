@@ -30,7 +30,11 @@ class StatusError(Exception):
         self.headers = headers or {}
 
 
-def ask(messages=None):
+def ask():
+    return {"text": "…"}
+
+
+def paid():
     return {"text": "…", "usage": {"input_tokens": 10, "output_tokens": 10}}
 
 
@@ -79,7 +83,7 @@ class TestBudgets:
 
         async def agent(run, task):
             for _ in range(MANY):
-                await run.model(ask, model="scripted:model", max_output_tokens=10, input_tokens=10)
+                await run.model(paid, model="scripted:model", max_output_tokens=10, input_tokens=10)
 
         result = await gate.run(agent, "t")
         assert (result.reason, result.steps) == (StopReason.COST_BUDGET, 2)
@@ -339,7 +343,7 @@ class TestEffects:
 
     async def test_a_doubt_older_than_the_window_is_not_sent_again(self, make):
         backend = Backend(lose=5)
-        gate = self.gate(make, backend, dedupe_window_s=0)
+        gate = self.gate(make, backend, dedupe_window_s=0, retries={"max_attempts": 1})
 
         async def agent(run, task):
             await run.call("ticket.create", {"title": task})
@@ -482,7 +486,7 @@ class TestRecord:
 
         async def agent(run, task):
             for _ in range(3):
-                await run.model(ask, model="scripted:model")
+                await run.model(paid, model="scripted:model")
 
         result = await gate.run(agent, "t")
         assert result.cost_usd == pytest.approx(0.06)
@@ -492,7 +496,7 @@ class TestRecord:
         gate = make()
 
         async def agent(run, task):
-            await run.model(ask, model="nobody:knows")
+            await run.model(paid, model="nobody:knows")
 
         assert (await gate.run(agent, "t")).reason is StopReason.COST_BUDGET
 
@@ -605,16 +609,21 @@ class TestGoldenTasks:
         result = await self.outcome(make, flaky)
         assert (result.reason, result.output) == (StopReason.SUCCESS, "ok")
 
-    async def test_rate_limited_backs_off_and_stops(self, make):
+    @pytest.mark.parametrize(("headers", "sends"), [({}, 2), ({"Retry-After": "3600"}, 1)])
+    async def test_rate_limited_backs_off_and_stops(self, make, headers, sends):
+        gate = make({"tools": {"retries": {"max_attempts": 2, "backoff_ms": [1]}}})
         sent = []
 
-        async def limited(n: int) -> str:
-            sent.append(n)
-            raise StatusError(429, {"Retry-After": "3600"})
+        @gate.tool("thing.read", effect="read")
+        async def limited() -> str:
+            sent.append(1)
+            raise StatusError(429, headers)
 
-        result = await self.outcome(make, limited)
-        assert result.reason in (StopReason.TOOL_RATE_LIMIT, StopReason.NO_PROGRESS)
-        assert len(sent) < 10
+        async def agent(run, task):
+            return await run.call("thing.read")
+
+        assert (await gate.run(agent, "t")).reason is StopReason.TOOL_RATE_LIMIT
+        assert len(sent) == sends
 
     async def test_invalid_output_is_a_validation_error(self, make):
         async def invalid(n: int):
