@@ -59,7 +59,7 @@ def test_every_verb_loads_and_has_json(typed, verb):
 def test_a_verb_that_is_not_there(typed):
     said = typed("chekc")
     assert said.code == 2
-    assert "Did you mean 'check'" in said.err
+    assert "No such command 'chekc'" in said.err
 
 
 def test_version(typed):

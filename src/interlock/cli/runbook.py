@@ -26,7 +26,7 @@ def _verbs() -> None:
 
 @app.command()
 def runbook(
-    name: Annotated[str | None, typer.Argument(metavar="[REASON]", help="A stop reason, e.g. loop_detected.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="REASON", help="A stop reason, e.g. loop_detected.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List stop reasons, severities and exit codes.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -40,7 +40,7 @@ def _verbs() -> None:
 
 @app.command()
 def show(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of the run; the newest when left out.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of the run; the newest when left out.")] = None,
     all_calls: Annotated[bool, typer.Option("--all", help=f"All calls, not the last {SHOWN}.")] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with the code of the run's stop reason.")

@@ -33,9 +33,7 @@ _ABOUT = {
 
 @app.command()
 def init(
-    file: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="Where to write; `-` is standard output.")
-    ] = CONFIG_FILE,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write; `-` is standard output.")] = CONFIG_FILE,
     profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "article",
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
     as_json: JsonOption = False,
@@ -61,7 +59,7 @@ def init(
 
 @app.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="Configuration; else interlock.yaml.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Configuration; else interlock.yaml.")] = None,
     profile: Annotated[str | None, typer.Option(help="Judge a profile instead of a file.")] = None,
     gate: Annotated[
         str | None,

@@ -29,7 +29,7 @@ class OnOff(StrEnum):
 _SCOPES = "|".join(SwitchScope)
 
 WordsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[SCOPE] [SUBJECT]", help=f"{_SCOPES}, and which one.", show_default=False)
+    list[str] | None, typer.Argument(metavar="SCOPE SUBJECT", help=f"{_SCOPES}, and which one.", show_default=False)
 ]
 ScopeOption = Annotated[
     SwitchScope | None, typer.Option("--scope", metavar="SCOPE", help=f"{_SCOPES}: another way to name the scope.")
