@@ -49,7 +49,9 @@ def is_busy(error: sqlite3.Error) -> bool:
 def translate(error: sqlite3.Error | OSError, path: str, *, opening: bool = False) -> InterlockError:
     """Return the error of our tree that says what to do; a file that will never do is a `ConfigError`."""
     if isinstance(error, OSError):
-        return StoreUnavailable(f"store {path}: {error.strerror or error}: make its folder writable, or set `store`")
+        return StoreUnavailable(
+            f"store {path}: {error.strerror or error}: create its folder and make it writable, or set `store` elsewhere"
+        )
     code = _code(error)
     advice = _ADVICE.get(code, "set `store` elsewhere, or run `interlock doctor`")
     text = f"store {path}: {error}: {advice}"
@@ -118,7 +120,10 @@ def migrate(db: sqlite3.Connection, path: str) -> bytes:
             if db.in_transaction:
                 db.execute("rollback")
             raise
-    return bytes(db.execute("select value from meta where key = 'secret'").fetchone()[0])
+    row = db.execute("select value from meta where key = 'secret'").fetchone()
+    if row is None or len(row[0]) != SECRET_BYTES:
+        raise ConfigError(f"store {path}: its secret is gone: restore it from a backup")
+    return bytes(row[0])
 
 
 def _version(db: sqlite3.Connection, path: str) -> int:

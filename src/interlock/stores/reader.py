@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from interlock.core.errors import StoreUnavailable
 from interlock.stores.database import connect_reader, is_busy, translate
-from interlock.stores.writer import Writer
+from interlock.stores.writer import CLOSED, FORKED, Writer
 
 __all__ = ["FileReader", "Reader", "WriterReader"]
 
@@ -35,6 +35,10 @@ class Reader(Protocol):
         """Give the connections back."""
         ...
 
+    def forked(self) -> None:
+        """Called in the child of a fork: refuse everything, touch nothing."""
+        ...
+
 
 class WriterReader:
     """Reads on the writer's connection: the only one of a database in memory."""
@@ -49,6 +53,9 @@ class WriterReader:
     def close(self) -> None:
         """See `Reader`."""
 
+    def forked(self) -> None:
+        """See `Reader`; the writer refuses for both."""
+
 
 class FileReader:
     """One connection a thread, made when the thread first reads."""
@@ -58,10 +65,12 @@ class FileReader:
         self._writer = writer
         self._mine = threading.local()
         self._all: list[sqlite3.Connection] = []
-        self._closed = False
+        self._closed: str | None = None
 
     async def read(self, work: Callable[..., Any], *args: Any) -> Any:
         """See `Reader`."""
+        if self._closed is not None:
+            raise StoreUnavailable(self._closed)
         try:
             try:
                 db: sqlite3.Connection = self._mine.db
@@ -69,22 +78,24 @@ class FileReader:
                 db = self._connect()
             return work(db, *args)
         except sqlite3.Error as error:
-            if self._closed:
-                raise StoreUnavailable("the store is closed") from None
             if is_busy(error):
                 return await self._writer.submit(work, *args)
             raise translate(error, self._path) from error
 
     def close(self) -> None:
         """See `Reader`."""
-        self._closed = True
+        if self._closed is not None:
+            return
+        self._closed = CLOSED
         for db in self._all:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
 
+    def forked(self) -> None:
+        """See `Reader`."""
+        self._closed = FORKED
+
     def _connect(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
         db = connect_reader(self._path)
         self._mine.db = db
         self._all.append(db)

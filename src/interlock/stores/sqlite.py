@@ -6,9 +6,11 @@ Never put the file on a network share. `:memory:` is the same store without a di
 
 from __future__ import annotations
 
+import atexit
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,23 @@ __all__ = ["MEMORY", "SqliteStore"]
 
 MEMORY = ":memory:"
 SCHEME = "sqlite:///"
+
+# The open stores of this process: written out when the interpreter ends, and told when they are in a fork's child.
+_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store.forked()
+
+
+def _at_exit() -> None:
+    for store in list(_stores):
+        store.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 class SqliteStore:
@@ -88,6 +107,7 @@ class SqliteStore:
             db.close()
             raise
         self._me = this_process()
+        _stores.add(self)
         self.switches = SqliteSwitches(self._writer, self._reader, clock)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
 
@@ -98,9 +118,15 @@ class SqliteStore:
 
     def close(self) -> None:
         """Write what is queued, and close the file; blocks for as long as that takes. May be called again."""
+        _stores.discard(self)
         # Readers first: the last connection to go takes the log file with it, if it can write.
         self._reader.close()
         self._writer.close()
+
+    def forked(self) -> None:
+        """Called in the child of a fork: neither threads nor SQLite's locks survive one, so nothing is touched."""
+        self._reader.forked()
+        self._writer.forked()
 
     async def flush(self) -> None:
         """Return when everything queued so far is durable."""

@@ -26,6 +26,9 @@ from interlock.stores.database import is_store_fault, translate
 
 __all__ = ["InlineWriter", "Writer", "WriterOptions", "WriterThread"]
 
+CLOSED = "the store is closed"
+FORKED = "the store was opened before a fork: open a gate of its own in each worker process"
+
 Work = Callable[..., Any]
 Item = tuple[Work, tuple[Any, ...], "asyncio.Future[Any] | None"]
 
@@ -73,6 +76,10 @@ class Writer(Protocol):
         """Write what is queued, and stop."""
         ...
 
+    def forked(self) -> None:
+        """Called in the child of a fork: refuse everything, touch nothing."""
+        ...
+
 
 class InlineWriter:
     """The writer of a database in memory: there is no disk to wait for, so work runs where it is asked for."""
@@ -81,7 +88,7 @@ class InlineWriter:
         self.lost = 0
         self._db = db
         self._lock = lock
-        self._closed = False
+        self._closed: str | None = None
 
     def submit(self, work: Work, *args: Any) -> asyncio.Future[Any]:
         """See `Writer`."""
@@ -102,12 +109,16 @@ class InlineWriter:
     def close(self) -> None:
         """See `Writer`."""
         with self._lock:
-            self._closed = True
+            self._closed = CLOSED
+
+    def forked(self) -> None:
+        """See `Writer`."""
+        self._closed = FORKED
 
     def _run(self, work: Work, args: tuple[Any, ...]) -> Any:
         with self._lock:
-            if self._closed:
-                raise StoreUnavailable("the store is closed")
+            if self._closed is not None:
+                raise StoreUnavailable(self._closed)
             self._db.execute("begin")
             try:
                 result = work(self._db, *args)
@@ -140,6 +151,7 @@ class WriterThread:
         self._queue: deque[Item] = deque()
         self._urgent = False
         self._closing = False
+        self._why_closed = CLOSED
         self._failing = False
         # 0: at work, 1: gathering (only urgent work rings), 2: asleep (any work rings).
         self._sleep = 0
@@ -158,7 +170,7 @@ class WriterThread:
         """See `Writer`."""
         future = asyncio.get_running_loop().create_future()
         if self._closing:
-            future.set_exception(StoreUnavailable("the store is closed"))
+            future.set_exception(StoreUnavailable(self._why_closed))
             return future
         self._queue.append((work, args, future))
         self._urgent = True
@@ -184,6 +196,11 @@ class WriterThread:
         self._closed.set()
         self._watch.set()
         self._thread.join(self._options.patience_s + 1.0)
+
+    def forked(self) -> None:
+        """See `Writer`."""
+        self._closing = True
+        self._why_closed = FORKED
 
     def _ring(self) -> None:
         self._sleep = 0
