@@ -159,7 +159,20 @@ def test_memory_is_bounded():
     agent = Agent()
     for key in range(3 * REMEMBERED_CALLS):
         assert agent.read(key) is None
-    assert len(agent.detector._seen) <= REMEMBERED_CALLS + 1
+    assert len(agent.detector._seen) + len(agent.detector._older) <= 2 * (REMEMBERED_CALLS + 1)
+
+
+def test_a_repeat_far_back_is_still_a_repeat():
+    agent = Agent(no_progress_threshold=None)
+    verdicts = [agent.read(1)]
+    for key in range(2, REMEMBERED_CALLS - 2):
+        agent.read(key)
+    verdicts.append(agent.read(1))
+    for key in range(REMEMBERED_CALLS, 2 * REMEMBERED_CALLS - 10):
+        agent.read(key)
+    verdicts.append(agent.read(1))
+    assert verdicts[:2] == [None, None]
+    assert verdicts[2] == "answered"
 
 
 def test_a_failure_that_may_be_proposed_again_is_no_repeat_but_no_progress_either():

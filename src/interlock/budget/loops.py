@@ -27,8 +27,9 @@ ANSWERS_BEFORE_STOP = 2
 # An executed write with this many equal predecessors, and no other write between, stops the run.
 EQUAL_WRITES_BEFORE_STOP = 2
 LONGEST_CYCLE = 4
-# Calls remembered, oldest forgotten first: a bound, not a rule; no loop is this long.
-REMEMBERED_CALLS = 4096
+# Calls of one generation; two are remembered, and the older is forgotten as a whole: a bound, not a rule, for no
+# loop is this long. (Forgetting the oldest call alone makes a dict search past all that were deleted before it.)
+REMEMBERED_CALLS = 2048
 KEPT_OUTPUT_BYTES = 65_536
 
 _OUTPUT_MASK = (1 << 40) - 1
@@ -63,6 +64,7 @@ class LoopDetector:
 
     __slots__ = (
         "_cycle",
+        "_older",
         "_repeats",
         "_seen",
         "_threshold",
@@ -79,6 +81,7 @@ class LoopDetector:
         self._unchanged = 0
         # One packed integer a call (output hash, batch): a run of unique calls allocates nothing else.
         self._seen: dict[int, int] = {}
+        self._older: dict[int, int] = {}
         self._repeats: dict[int, Repeated] = {}
         self._write = 0
         self._write_batch = -1
@@ -134,15 +137,16 @@ class LoopDetector:
         packed = (output & _OUTPUT_MASK) << _BATCH_BITS | batch & _BATCH_MASK
         seen = self._seen
         before = seen.get(key)
+        if before is None and self._older:
+            before = self._older.get(key)
         if before is None or before >> _BATCH_BITS != packed >> _BATCH_BITS:
             seen[key] = packed
             self._unchanged = 0
             if before is not None:
                 self._repeats.pop(key, None)
             elif len(seen) > REMEMBERED_CALLS:
-                oldest = next(iter(seen))
-                del seen[oldest]
-                self._repeats.pop(oldest, None)
+                self._repeats = {key: repeat for key, repeat in self._repeats.items() if key in seen}
+                self._older, self._seen = seen, {}
         else:
             if before & _BATCH_MASK == batch & _BATCH_MASK:
                 return
@@ -172,8 +176,9 @@ class LoopDetector:
             if self._cycle is None:
                 self._cycle = []
             return
-        own, own_repeat = self._seen.get(key), self._repeats.get(key)
+        own, own_repeat = self._seen.get(key, self._older.get(key)), self._repeats.get(key)
         self._seen.clear()
+        self._older.clear()
         self._repeats.clear()
         if own is not None:
             self._seen[key] = own
