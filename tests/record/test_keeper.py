@@ -28,7 +28,7 @@ async def test_every_call_reaches_the_store_as_a_row(clock):
 
 
 def entry(scope, tool, clock, seq):
-    return (seq, 1, 1, tool.name, b"\x01" * 16, clock.wall(), 0.1, "success", tool.effect, 1, None)
+    return (seq, 1, tool.name, b"\x01" * 16, clock.wall(), 0.1, "success", tool.effect.value, 1, None)
 
 
 def test_runs_do_not_mix(clock):

@@ -12,7 +12,6 @@ import orjson
 import pytest
 from record_scenes import Scope
 
-from interlock.core.calls import Effect
 from interlock.record.lines import LineSink, LoggingOptions
 from interlock.record.trace import Refused
 from interlock.record.writer import LineWriter
@@ -35,7 +34,7 @@ RECORD = {
 
 
 def entry(*, status="success", more=None, tool="search.read", at=AT, turn=1, seq=1):
-    return (seq, turn, turn, tool, b"\xa1" * 16, at, 0.834, status, Effect.READ, 1, more)
+    return (seq, turn, tool, b"\xa1" * 16, at, 0.834, status, "read", 1, more)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from record_scenes import Scope, answering, failing, make_call, make_tool
@@ -124,7 +125,7 @@ async def test_the_ring_keeps_the_last_calls_and_counts_the_others(clock):
 
 async def test_sinks_see_every_call(scope, clock):
     seen = []
-    sinks = [lambda trace, entry: seen.append((trace.run_id, entry[7]))]
+    sinks = [lambda trace, entry: seen.append((trace.run_id, entry[6]))]
     await record(scope, answering(clock), sinks=sinks)
     with pytest.raises(ToolDenied):
         await record(scope, failing(clock, ToolDenied("no")), sinks=sinks)
@@ -180,3 +181,18 @@ async def test_the_level_decides_which_calls_become_lines(scope, clock, tmp_path
     written = path.read_text() if path.exists() else ""
     assert written.count('"status":"success"') == answered
     assert written.count('"status":"denied"') == refused
+
+
+async def test_the_garbage_collector_stops_looking_at_what_a_run_keeps(scope, clock):
+    for seq in range(1, 51):
+        await record(scope, answering(clock), seq=seq)
+    gc.collect()
+    assert not any(gc.is_tracked(entry) for entry in scope.trace.entries)
+
+
+async def test_a_row_says_when_and_beside_which_calls(scope, clock):
+    await record(scope, answering(clock, seconds=2), seq=1, turn=4)
+    await record(scope, answering(clock), seq=2, turn=0)
+    first, second = scope.trace.rows()
+    assert (first["batch"], second["batch"]) == (4, -2)
+    assert first["ended_at"] == pytest.approx(clock.wall(), abs=0.001)

@@ -115,7 +115,7 @@ class LineSink:
         return self._finish(line)
 
     def _call_line(self, trace: Trace, entry: Entry, args_json: bytes | None) -> dict[str, Any]:
-        seq, turn, _, tool, digest, at, duration_s, status, effect, attempts, more = entry
+        seq, turn, tool, digest, at, duration_s, status, effect, attempts, more = entry
         line: dict[str, Any] = {
             "timestamp": self._stamps.text(at),
             "level": "info" if status in ANSWERED else "warning",

@@ -10,7 +10,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from interlock.core.calls import Answer, Call, Proceed, ToolSpec
+from interlock.core.calls import Answer, Call, Effect, Proceed, ToolSpec
 from interlock.core.errors import InterlockError
 from interlock.core.reasons import StopReason
 from interlock.record.lines import LineSink
@@ -65,13 +65,12 @@ class Recorder:
             entry = (
                 call.seq,
                 call.turn,
-                call.batch,
                 name,
                 call.digest,
                 clock.wall(),
                 duration_s,
                 status,
-                call.effect,
+                "write" if call.effect is Effect.WRITE else "read",
                 call.attempts,
                 None if call.key is None and call.would_have is None else _more(call, None),
             )
@@ -95,13 +94,12 @@ class Recorder:
         entry = (
             call.seq,
             call.turn,
-            call.batch,
             call.tool.name,
             call.digest,
             clock.wall(),
             duration_s,
             status,
-            call.effect,
+            call.effect.value,
             call.attempts,
             more,
         )

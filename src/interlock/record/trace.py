@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from interlock.core.calls import Effect, RunFacts
+from interlock.core.calls import RunFacts
 
 __all__ = ["CallEntry", "Entry", "Recorded", "Refused", "Trace"]
 
@@ -32,7 +32,8 @@ class Refused(NamedTuple):
     would_have: tuple[str, ...]
 
 
-Entry = tuple[int, int, int, str, bytes, float, float, str, Effect, int, Refused | None]
+# Numbers and text only: the garbage collector stops looking at such tuples, however many runs keep them.
+Entry = tuple[int, int, str, bytes, float, float, str, str, int, Refused | None]
 
 
 class CallEntry(NamedTuple):
@@ -40,24 +41,22 @@ class CallEntry(NamedTuple):
 
     Attributes:
         seq: Number of the call in its run, from 1. turn: model turn that proposed it, 0 before the first.
-        batch: Calls started since the last model turn ended.
         tool: Its name, as proposed.
         digest: Keyed digest of the arguments.
         ended_at: Wall-clock seconds (Unix). duration_s: from the proposal to the answer, waits included.
         status: `success`, `replayed`, `repeated`, `denied`, `refused`, `timeout`, …
-        effect: READ or WRITE. attempts: tries on the wire; 0 where nothing was sent.
+        effect: `read` or `write`. attempts: tries on the wire; 0 where nothing was sent.
         more: What only some calls have, or None.
     """
 
     seq: int
     turn: int
-    batch: int
     tool: str
     digest: bytes
     ended_at: float
     duration_s: float
     status: str
-    effect: Effect
+    effect: str
     attempts: int
     more: Refused | None
 
@@ -75,9 +74,10 @@ class CallEntry(NamedTuple):
             "duration_ms": round(self.duration_s * 1e3, 3),
             "status": self.status,
             "seq": self.seq,
-            "effect": self.effect.value,
+            "effect": self.effect,
             "attempts": self.attempts,
-            "batch": self.batch,
+            "batch": self.turn or -self.seq,  # without turns every call is a batch of its own
+            "ended_at": round(self.ended_at, 3),
         }
         if self.more is not None:
             row |= {name: value for name, value in self.more._asdict().items() if value}
