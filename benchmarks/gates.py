@@ -30,6 +30,7 @@ def make_gate(
     *,
     allow: Sequence[str] = ALLOW,
     persist: bool = False,
+    level: str = "info",
 ) -> interlock.Interlock:
     """Return a gate with one read tool, its store and its log in `directory`; `persist` keeps traces in the store."""
     gate = interlock.Interlock(
@@ -39,7 +40,7 @@ def make_gate(
                 "budgets": {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400},
             },
             "tools": {"allow": list(allow), "deny": list(DENY), "effects": {"*.read": "read"}},
-            "logging": {"level": "info", "to": str(directory / f"{name}.log")},
+            "logging": {"level": level, "to": str(directory / f"{name}.log")},
         },
         store=f"sqlite:///{directory / name}.db",
     )
