@@ -146,7 +146,7 @@ async def test_every_fault_is_met_as_it_is_named_and_does_what_it_says():
     async with backend(seed=1) as client:
         for project, tickets, tries in (("triage-x", 20, 6), ("schema-x", 2, 1)):
             for i in range(tickets):
-                title = f"t{i}"
+                title = f"t{i + 1}"
                 for _ in range(tries):
                     before = len(await listed(client))
                     sight = await observe(client, title, project)
@@ -164,7 +164,7 @@ async def story(seed: int) -> list[tuple[str, str, int]]:
     async with backend(seed) as client:
         for i in range(12):
             for _ in range(3):
-                await observe(client, f"t{i}", "triage-x")
+                await observe(client, f"t{i + 1}", "triage-x")
         return [(r["subject"], r["fault"], r["number"]) for r in await listed(client, "requests")]
 
 
@@ -178,7 +178,7 @@ async def test_a_lost_answer_with_a_key_makes_one_ticket_however_often_it_is_sen
         for i in range(10):
             for _ in range(7):
                 with contextlib.suppress(HttpStatusError, AnswerLost):
-                    await create(client, title=f"t{i}", project="triage-x", idempotency_key=f"k{i}")
+                    await create(client, title=f"t{i + 1}", project="triage-x", idempotency_key=f"k{i}")
         assert len(await listed(client)) == 10
         assert any(r["fault"] in EXECUTED for r in await listed(client, "requests"))
 

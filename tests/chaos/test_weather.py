@@ -9,7 +9,7 @@ import pytest
 from interlock.chaos.scenarios import SCENARIOS
 from interlock.chaos.weather import EXECUTED, Fault, Weather, weather_of
 
-TITLES = [f"ticket {i}" for i in range(60)]
+TITLES = [f"outage (report {i + 1})" for i in range(60)]
 
 
 def plan(seed: int, project: str = "triage-bare-1", *, requests: int = 6, now_s: float = 10.0) -> list[list[Fault]]:
@@ -40,6 +40,20 @@ def test_every_seed_loses_about_as_many_answers(seed):
     lost = [sum(fault in EXECUTED for fault in story) for story in plan(seed)]
     assert 42 <= sum(lost) <= 60
     assert sum(n > 0 for n in lost) == 18  # three of ten land on the sick node
+
+
+def test_numbered_tickets_meet_the_same_faults_whichever_comes_first():
+    weather = Weather(5, 1.0)
+    weather.article_s("triage-x", 0.0)
+    backwards = [[weather.next("triage-x", title, 10.0)[0] for _ in range(6)] for title in reversed(TITLES)]
+    assert backwards[::-1] == plan(5)
+
+
+def test_tickets_without_a_number_are_dealt_as_they_come():
+    names = [f"{a}{b}" for a in "abcdef" for b in "abcdefghij"]
+    weather = Weather(5, 1.0)
+    weather.article_s("triage-x", 0.0)
+    assert [[weather.next("triage-x", name, 10.0)[0] for _ in range(6)] for name in names] == plan(5)
 
 
 def test_every_kind_of_fault_happens():

@@ -28,7 +28,7 @@ from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import StopReason
 
-__all__ = ["DrillOptions", "run_drill"]
+__all__ = ["Drill", "DrillOptions", "run_drill"]
 
 
 def _ask_on_terminal(question: str) -> bool:
@@ -80,27 +80,36 @@ def run_drill(options: DrillOptions) -> DrillReport:
         BackendProcess(options.seed, options.time_scale) if options.backend is None else nullcontext(options.backend)
     )
     with backend as url:
-        return asyncio.run(_Drill(options, url).run())
-
-
-class _Drill:
-    def __init__(self, options: DrillOptions, url: str) -> None:
-        self._options = options
-        self._clock = options.clock
         try:
-            self._client = HttpClient(url)
+            client = HttpClient(url)
         except ValueError as error:
             raise ConfigError(f"--backend: {error}") from error
-        self._remote = Remote(self._client)
+        return asyncio.run(Drill(options, client).run())
+
+
+class Drill:
+    """One drill against a backend that is there.
+
+    Args:
+        options: `backend` and `yes` have had their say.
+        client: Calls the backend.
+    """
+
+    def __init__(self, options: DrillOptions, client: HttpClient) -> None:
+        self._options = options
+        self._clock = options.clock
+        self._client = client
+        self._remote = Remote(client)
         self._nonce = self._clock.token(3)  # one's own server may remember earlier drills
         self._missions = {s.name: s.missions(options.seed) for s in SCENARIOS}
 
     async def run(self) -> DrillReport:
+        """Run both sides and judge them."""
         options = self._options
         began_s = self._clock.monotonic()
         await self._check_backend()
         store = _store_address(options.store)
-        async with GuardedSide(self._remote, options.time_scale, store) as side:
+        async with GuardedSide(self._remote, options.time_scale, store, self._clock) as side:
             bare = await self._side("bare", BareSide(self._remote, options.time_scale))
             guarded = await self._side("interlock", side)
             ledger = await side.ledger(guarded)

@@ -16,6 +16,7 @@ from interlock.chaos.remote import Remote
 from interlock.chaos.scenarios import SCENARIOS
 from interlock.chaos.score import Outcome
 from interlock.chaos.sides import Flight
+from interlock.core.clock import Clock
 from interlock.core.reasons import StopReason
 from interlock.journal.store import Claim
 
@@ -132,12 +133,13 @@ class GuardedSide:
 
     Args:
         remote: The backend. time_scale: Real seconds of one article second.
-        store: `sqlite:///…`.
+        store: `sqlite:///…`. clock: Time.
     """
 
-    def __init__(self, remote: Remote, time_scale: float, store: str) -> None:
+    def __init__(self, remote: Remote, time_scale: float, store: str, clock: Clock) -> None:
+        settings = configuration(time_scale)
         # A breaker or a limiter belongs to one deployment: the scenarios must not open each other's circuits.
-        self._gates = {s.name: Interlock(configuration(time_scale), store=store) for s in SCENARIOS}
+        self._gates = {s.name: Interlock(settings, store=store, clock=clock) for s in SCENARIOS}
         for gate in self._gates.values():
             _register(gate, remote)
 
@@ -188,23 +190,22 @@ class GuardedSide:
         Args:
             outcomes: Of all runs, by scenario.
         """
-        store = next(iter(self._gates.values())).house().store
-        ended = {o.run_id: o for some in outcomes.values() for o in some}
-        doubts = [c for c in await store.doubts(TENANT) if c.run_id in ended and c.key.hex() in ended[c.run_id].doubts]
-        unverified = [
-            c
-            for c in await store.doubts(TENANT, unverified=True)
-            if c.run_id in ended and ended[c.run_id].reason == StopReason.TOOL_OUTPUT_INVALID
-        ]
+        doubts: list[Claim] = []
+        unverified: list[Claim] = []
         refused: Counter[str] = Counter()
-        for name, some in outcomes.items():
-            for outcome in some:
-                row = await store.run(outcome.run_id)
+        opens: Counter[str] = Counter()
+        for name, gate in self._gates.items():
+            house = gate.house()
+            ended = {o.run_id: o for o in outcomes[name]}
+            ours = [c for c in await house.store.doubts(TENANT) if c.run_id in ended]
+            doubts += [c for c in ours if c.key.hex() in ended[c.run_id].doubts]
+            ours = [c for c in await house.store.doubts(TENANT, unverified=True) if c.run_id in ended]
+            unverified += [c for c in ours if ended[c.run_id].reason == StopReason.TOOL_OUTPUT_INVALID]
+            for run_id in ended:
+                row = await house.store.run(run_id)
                 calls = row.record["trace"] if row is not None and row.record is not None else ()
                 refused[name] += sum(call["status"] == "denied" for call in calls)
-        opens = {
-            name: sum(tool["opens"] for tool in gate.house().admission.status()) for name, gate in self._gates.items()
-        }
+            opens[name] = sum(tool["opens"] for tool in house.admission.status())
         named = frozenset(claim.sent_key for claim in (*doubts, *unverified))
         return Ledger(tuple(doubts), named, refused, opens)
 

@@ -21,7 +21,9 @@ def render(report: DrillReport, *, width: int = 120, color: bool = False) -> str
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title_justify="left")
+    table = Table(
+        caption=f"Seconds are the article's; the drill took {report.elapsed_s:.0f} s.", caption_justify="left"
+    )
     table.add_column("")
     for name in ("bare", "Interlock", "the article reported"):
         table.add_column(name, overflow="fold")
@@ -79,13 +81,15 @@ def _run(outcome: Outcome) -> str:
 
 
 def _lines(report: DrillReport) -> list[str]:
-    lines = [f"Seconds are the article's; the drill took {report.elapsed_s:.0f} s."]
-    lines += [f"FAILED  {failure}" for failure in report.failures]
     if report.doubt is None:
-        lines.append("doubt      none was left open")
+        doubt = "none was left open"
     else:
         state = "the backend has it" if report.doubt.effect else "the backend does not have it"
-        lines.append(f'doubt      "{report.doubt.subject}" ({state}): {report.settle_command}')
+        doubt = f'"{report.doubt.subject}" ({state}): {report.settle_command}'
     worst = report.show_command or "no run was stopped"
-    lines += [f"worst run  {worst}", f"store      {report.store}"]
-    return [*lines, f"a scripted agent against a scripted backend, seed {report.seed}"]
+    return [
+        f"doubt      {doubt}",
+        f"worst run  {worst}",
+        f"store      {report.store}",
+        f"a scripted agent against a scripted backend, seed {report.seed}",
+    ]

@@ -2,9 +2,10 @@
 
 A pure machine: the n-th request for one ticket (or page) of one project is told its fault. What a project
 suffers follows from the first word of its name (`triage-bare-1f0c` has the weather `triage`). Faults are
-dealt like cards: of each block of ten new tickets the seed chooses which ones land on the sick node, and of
-each block of sick tickets which one lives through which story. So every seed gives an incident of nearly
-the same size, at other tickets.
+dealt like cards: of each ten tickets the seed chooses which ones land on the sick node, and of each block of
+sick tickets which one lives through which story. So every seed gives an incident of nearly the same size, at
+other tickets. Tickets that carry a number (`… (report 17)`) are dealt by it, so that the same ticket meets the
+same faults bare and guarded, whichever request comes first; others in order of arrival.
 
 Times are article seconds since the project's first request; the caller divides by its `time_scale`.
 """
@@ -12,6 +13,7 @@ Times are article seconds since the project's first request; the caller divides 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,6 +37,8 @@ class Fault(StrEnum):
 
 # Faults after which the effect is in the world although the caller cannot know it.
 EXECUTED = frozenset({Fault.LOST_502, Fault.LOST_RESET, Fault.LOST_SILENCE, Fault.NEW_SCHEMA})
+
+_NUMBER = re.compile(r"\d{1,9}(?=\D*$)")
 
 Story = tuple[Fault, ...]  # what the first, second … request for one ticket meets; after its end all is well
 
@@ -97,19 +101,18 @@ def weather_of(project: str) -> tuple[Phase, ...]:
     return WEATHERS.get(project.partition("-")[0], CLEAR)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Ticket:
-    requests: int = 0
-    place: int = -1  # n-th ticket of its node, from 0; -1 before it is dealt
-    sick: bool = False
+    place: int  # n-th ticket of its node, from 0
+    sick: bool
 
 
 @dataclass(slots=True)
 class _Project:
     began_s: float
+    requests: dict[str, int] = field(default_factory=dict)
     tickets: dict[str, _Ticket] = field(default_factory=dict)
-    dealt: int = 0
-    on_node: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    unnumbered: int = 0
 
 
 class Weather:
@@ -136,25 +139,30 @@ class Weather:
         """Return the fault of the next request about `subject`, and the request's number, from 1."""
         at_s = self.article_s(project, now_s)
         state = self._projects[project]
-        ticket = state.tickets.setdefault(subject, _Ticket())
-        ticket.requests += 1
+        number = state.requests[subject] = state.requests.get(subject, 0) + 1
         phase = next((p for p in weather_of(project) if at_s < p.until_s), None)
         if phase is None:
-            return Fault.NONE, ticket.requests
+            return Fault.NONE, number
         if phase.always is not None:
-            return phase.always, ticket.requests
-        if ticket.place < 0:
-            self._deal(project, state, ticket, phase)
+            return phase.always, number
+        ticket = state.tickets.get(subject)
+        if ticket is None:
+            ticket = state.tickets[subject] = self._deal(project, state, subject, phase)
         stories = phase.sick if ticket.sick else phase.well
         story = stories[self._card(len(stories), ticket.place, "story", project, ticket.sick)]
-        nth = ticket.requests - 1
-        return (story[nth] if nth < len(story) else Fault.NONE), ticket.requests
+        return (story[number - 1] if number <= len(story) else Fault.NONE), number
 
-    def _deal(self, project: str, state: _Project, ticket: _Ticket, phase: Phase) -> None:
-        ticket.sick = self._card(10, state.dealt, "node", project) < phase.sick_in_ten
-        state.dealt += 1
-        ticket.place = state.on_node[ticket.sick]
-        state.on_node[ticket.sick] += 1
+    def _deal(self, project: str, state: _Project, subject: str, phase: Phase) -> _Ticket:
+        number = _NUMBER.search(subject)
+        if number is None:
+            position = state.unnumbered
+            state.unnumbered += 1
+        else:
+            position = max(int(number.group()) - 1, 0)
+        ten, nth = divmod(position, 10)
+        sick = [self._card(10, 10 * ten + i, "node", project) < phase.sick_in_ten for i in range(10)]
+        alike = [i for i in range(10) if sick[i] == sick[nth]]
+        return _Ticket(place=ten * len(alike) + alike.index(nth), sick=sick[nth])
 
     def _card(self, size: int, place: int, *what: object) -> int:
         """Return the card at `place` of an endless row of decks of `size` cards, each shuffled by the seed."""
