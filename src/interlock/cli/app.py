@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from interlock import __version__
 from interlock.core.errors import InterlockError
 
-__all__ = ["VERBS", "Verb", "main"]
+__all__ = ["VERBS", "Verb", "load", "main"]
 
 EXIT_ERROR = 1
 
@@ -59,10 +59,11 @@ class _Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and _load(listed.name), rest
+        return name, listed and load(listed.name), rest
 
 
-def _load(name: str | None) -> Any:
+def load(name: str | None) -> Any:
+    """Return the command of this verb; imports its module."""
     verb = next(v for v in VERBS if v.name == name)
     module = importlib.import_module(f"interlock.cli.{verb.module}")
     return typer.main.get_group(module.app).commands[verb.name]
