@@ -341,3 +341,9 @@ def test_an_unknown_profile_names_the_known_ones(tmp_path):
         load_settings(profile="nope")
     with pytest.raises(ConfigError, match="no profile is called"):
         profile_text("../settings")
+
+
+def test_the_store_stays_where_the_file_was_when_the_process_moves_on(tmp_path, monkeypatch):
+    write(tmp_path, "mode: observe")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings("interlock.yaml").store == f"sqlite:///{tmp_path}/interlock.db"

@@ -109,7 +109,7 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Document, str,
         raise ConfigError(f"{path}: not UTF-8 text: save it as UTF-8") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return parse_yaml(text, str(path)), str(path), path.parent
+    return parse_yaml(text, str(path)), str(path), path.absolute().parent
 
 
 def _plain(value: Any, path: tuple[str, ...]) -> Any:
