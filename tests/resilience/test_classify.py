@@ -12,7 +12,7 @@ import httpx
 import pytest
 import requests
 
-import interlock.core.errors as errors
+from interlock.core import errors
 from interlock.core.clock import SYSTEM
 from interlock.core.reasons import StopReason
 from interlock.resilience.classify import (

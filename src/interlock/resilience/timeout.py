@@ -9,10 +9,10 @@ that no tool can hold its run.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import types
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar
 
 from interlock.core.calls import Answer, Call, Effect, Proceed, RunFacts, ToolSpec
@@ -35,10 +35,6 @@ class NotStartedInTime(TimeoutError):
 
 class NeverStarted(asyncio.CancelledError):
     """The attempt was cancelled before the tool's function was entered: it certainly had no effect."""
-
-
-# Coroutines that refused to be closed. Kept alive, or the interpreter would complain of each a second time.
-_abandoned: deque[Any] = deque(maxlen=256)
 
 
 class Timeout:
@@ -153,11 +149,21 @@ def _resume(attempt: Coroutine[Any, Any, Answer], waits_for: Any, cut: _Cut | No
 
 
 def _close(attempt: Coroutine[Any, Any, Any]) -> None:
+    awaited = list(_awaits(attempt))
     try:
         attempt.close()
     except BaseException:
-        # It goes on even after GeneratorExit, or failed while cleaning up: it is no longer ours.
-        _abandoned.append(attempt)
+        # It goes on even after GeneratorExit, or failed while cleaning up. Let go of it for good, and never let the
+        # interpreter finalise it: that would throw GeneratorExit once more, and could then spin without end.
+        for coroutine in awaited:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+
+
+def _awaits(attempt: Any) -> Iterator[Any]:
+    """Yield the coroutine and those it waits for, down to the innermost."""
+    while attempt is not None:
+        yield attempt
+        attempt = getattr(attempt, "cr_await", None) or getattr(attempt, "gi_yieldfrom", None)
 
 
 async def _watch(attempt: Coroutine[Any, Any, Answer], call: Call[Any], timeout_s: float) -> Answer:
