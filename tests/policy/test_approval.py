@@ -347,6 +347,16 @@ async def test_an_approver_that_cancels_itself_is_a_no():
         await scene.call()
 
 
+def test_an_approver_that_answers_leaves_nothing_waiting():
+    async def main():
+        scene = Scene(LoopClock(), required=lambda call: asyncio.sleep(0.6, result=True))
+        await scene.call()
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
+
+
 def test_an_approver_that_never_answers_is_left_behind():
     async def main():
         scene = Scene(LoopClock(), required=lambda call: asyncio.sleep(1e6, result=True))

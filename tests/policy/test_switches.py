@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from hypothesis import given
@@ -343,18 +344,39 @@ def test_a_cancelled_caller_does_not_take_the_read_from_the_others():
     assert len(scene.through.calls) == 1
 
 
-def test_a_second_event_loop_does_not_wait_for_the_first():
-    scene = Scene(LoopClock())
-    scene.store.delay_s = 0.1
+def test_two_event_loops_do_not_wait_for_each_other_and_an_old_answer_does_not_hide_a_new_one():
+    scene = Scene()
+    begun, finish = threading.Event(), threading.Event()
+    read_at_once = scene.store.read
 
-    async def leave():
-        task = asyncio.create_task(scene.call())
-        await scene.clock.sleep(0.01)
-        task.cancel()
+    async def read_slowly():
+        snapshot = await read_at_once()
+        begun.set()
+        await asyncio.to_thread(finish.wait, 10)
+        return snapshot
 
-    run_virtual(leave())
-    run_virtual(scene.call(), start_s=2000.0)
-    assert len(scene.through.calls) == 1
+    scene.store.read = read_slowly
+
+    def run_first():
+        with pytest.raises(RunStopped):
+            asyncio.run(scene.call())
+
+    first = threading.Thread(target=run_first)
+    first.start()
+    assert begun.wait(10)
+
+    async def second():
+        scene.clock.advance(0.1)
+        await scene.store.set("global", "", "kill")
+        with pytest.raises(RunStopped):
+            await scene.call()
+        finish.set()
+        await asyncio.to_thread(first.join, 10)
+        with pytest.raises(RunStopped):
+            await scene.call()
+
+    scene.store.read = read_at_once
+    asyncio.run(second())
 
 
 # Any history

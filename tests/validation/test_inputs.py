@@ -15,7 +15,8 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, RootModel, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, RootModel, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from validation_scenes import answering, make_call, make_tool
 
 from interlock.core.canonical import NotCanonical, canonical_json
@@ -291,6 +292,15 @@ def test_a_return_type_known_to_type_checkers_only_is_no_matter():
     assert strict(fn).validate({"a": 1}) == {"a": 1}
 
 
+def test_a_type_may_be_defined_beside_its_tool():
+    class Local(BaseModel):
+        x: int
+
+    def fn(local: Local): ...
+
+    assert strict(fn).validate({"local": {"x": 1}}) == {"local": Local(x=1)}
+
+
 def positional(a: int, /): ...
 
 
@@ -395,6 +405,17 @@ def test_rejected_content_is_in_no_error(args):
     for text in (str(mismatch.errors), refusal.for_model, str(refusal.details)):
         assert SECRET.lower() not in text.lower()
     assert mismatch.errors
+
+
+def test_a_validator_of_the_users_own_may_say_anything_and_is_not_repeated():
+    def own(value):
+        raise PydanticCustomError("odd", "{value} is odd", {"value": value})
+
+    def fn(a: Annotated[str, AfterValidator(own)]): ...
+
+    assert refused(strict(fn), {"a": SECRET}).errors == [
+        {"loc": ["a"], "type": "custom", "msg": "The value is not valid"}
+    ]
 
 
 def test_errors_are_few_whatever_is_sent():

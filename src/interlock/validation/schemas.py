@@ -250,13 +250,28 @@ def _hints(fn: Callable[..., Any], title: str) -> dict[str, Any]:
     inner = inspect.unwrap(fn)
     written = {name: hint for name, hint in getattr(inner, "__annotations__", {}).items() if name != "return"}
     holder = type("Parameters", (), {"__annotations__": written})
+    module = getattr(inner, "__globals__", {})
     try:
-        return typing.get_type_hints(holder, globalns=getattr(inner, "__globals__", {}), include_extras=True)
+        try:
+            return typing.get_type_hints(holder, globalns=module, include_extras=True)
+        except NameError:
+            return typing.get_type_hints(holder, globalns=module, localns=_locals_around(module), include_extras=True)
     except _UNUSABLE as error:
         raise ConfigError(
             f"{title}: an annotation cannot be resolved ({error}): define its type at module level, "
             f"outside `if TYPE_CHECKING`"
         ) from None
+
+
+def _locals_around(module: dict[str, Any]) -> dict[str, Any]:
+    """The names of the functions of `module` that are running: types may be defined beside the tool, in a test."""
+    names: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is module:
+            names = {**frame.f_locals, **names}
+        frame = frame.f_back
+    return names
 
 
 def _adapter(source: Any, title: str) -> TypeAdapter[Any]:
