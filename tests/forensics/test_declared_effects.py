@@ -59,10 +59,9 @@ def test_writes_win_over_reads_and_natural_over_tell():
     assert effects.of("put_b") == ToolEffect(Effect.WRITE, OnUnknown.TELL, repeat=Repeat.ALLOW)
 
 
-@pytest.mark.parametrize(("effect", "collapses"), [(READ, False), (WRITE, True)])
-def test_only_a_write_that_is_not_allowed_to_repeat_is_a_duplicate(effect, collapses):
-    assert effect.collapses is collapses
-    assert ToolEffect(Effect.WRITE, repeat=Repeat.ALLOW).collapses is False
+def test_a_set_knows_of_which_tools_it_says_nothing():
+    effects = SetEffects(reads=("get_*",), tell=("shell",))
+    assert [effects.states(tool) for tool in ("get_x", "shell", "other")] == [True, True, False]
 
 
 def test_a_users_file_has_the_same_shape(tmp_path):

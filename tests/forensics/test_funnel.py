@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from recorded import call, run
@@ -145,6 +146,22 @@ def test_the_configuration_decides():
     assert figures(result, "reason", "executed") == (StopReason.TOOL_BUDGET, 2)
 
 
+def test_where_the_effects_are_silent_the_record_may_say_that_a_tool_reads():
+    def twice(write):
+        recorded = replace(call("fetch", {}, "page"), write=write)
+        return driven(recorded, recorded, call("get"))
+
+    assert figures(twice(write=False), "executed", "undeclared", "duplicates_recorded") == (3, ("fetch",), 0)
+    assert figures(twice(write=True), "executed", "undeclared", "duplicates_recorded") == (2, ("fetch",), 1)
+    assert figures(twice(write=None), "executed", "duplicates_recorded") == (2, 1)
+
+
+def test_the_configuration_may_know_better_what_a_tool_does():
+    config = {"tools": {"effects": {"pay": "read"}}}
+    result = driven(*[call("pay", {"to": "x"})] * 2, config=config)
+    assert figures(result, "executed", "duplicates_recorded", "duplicates_executed") == (2, 0, 0)
+
+
 # -- the report
 
 
@@ -194,6 +211,7 @@ def test_the_report_has_one_object_a_set_with_false_stops_beside_savings(traces)
     assert len(mine["broken"]) == 1
     assert "mine.jsonl:4" in mine["broken"][0]
     assert [u["why"] for u in whole["unread"]] == ["no reader knows this format"]
+    assert mine["undeclared_tools"] == []
     assert "upper bounds" in whole["caution"]
     assert seen == [("mine", 1), ("mine", 2), ("mine", 3)]
 
@@ -214,6 +232,13 @@ def test_a_configuration_is_judged_with_its_allow_list(traces):
 def test_without_an_effect_a_recorded_tool_is_a_write(traces):
     report = backtest_funnel([traces / "mine.jsonl"])
     assert report.sets[0].counts["duplicates_recorded"] == 9 + 9
+    assert report.sets[0].undeclared == {"get_a", "pay"}
+
+
+def test_effects_may_be_stated_for_a_format(traces):
+    (traces / "effects.yaml").write_text("openai_chat: {reads: ['get_*'], writes: [pay]}")
+    report = backtest_funnel([traces / "mine.jsonl"], effects=traces / "effects.yaml")
+    assert report.sets[0].counts["duplicates_recorded"] == 9
 
 
 def test_what_cannot_be_used_is_an_error(traces):

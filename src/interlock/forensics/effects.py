@@ -42,11 +42,6 @@ class ToolEffect:
     natural: bool = False
     repeat: Repeat = Repeat.COLLAPSE
 
-    @property
-    def collapses(self) -> bool:
-        """Whether an equal second call is a duplicate: a write that is not declared to mean another effect."""
-        return self.effect is Effect.WRITE and self.repeat is Repeat.COLLAPSE
-
 
 @dataclass(frozen=True, slots=True)
 class SetEffects:
@@ -64,8 +59,14 @@ class SetEffects:
     exempt: Sequence[str] = ()
     errors: Mapping[ErrorKind, int | str] = field(default_factory=lambda: _DEFAULT_ERRORS)
 
+    def states(self, tool: str) -> bool:
+        """Whether anything is said of this tool."""
+        return any(
+            _matches(tool, globs) for globs in (self.reads, self.writes, self.natural, self.tell, self.allow_repeat)
+        )
+
     def of(self, tool: str) -> ToolEffect:
-        """Return what this tool is registered with."""
+        """Return what this tool is registered with; one of which nothing is said is a write."""
         if _matches(tool, self.reads) and not _matches(tool, self.writes):
             return ToolEffect(Effect.READ)
         natural = _matches(tool, self.natural)

@@ -8,18 +8,20 @@ its recorded turns go on as they were, so what is saved is an upper bound.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from interlock.config.gate import Interlock
 from interlock.config.sections import Settings
-from interlock.core.calls import Effect
+from interlock.core.calls import Effect, Repeat, ToolSpec
 from interlock.core.clock import LoopClock, run_virtual
+from interlock.core.errors import RunStopped
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
-from interlock.forensics.effects import SetEffects
-from interlock.forensics.tape import Tape, arguments_of, duplicate_writes
+from interlock.forensics.effects import SetEffects, ToolEffect
+from interlock.forensics.tape import Tape, arguments_of
 from interlock.forensics.traces import RecordedCall, RecordedRun
 from interlock.policy.globs import valid_tool_name
 from interlock.supervisor.run import Observation, Run
@@ -46,6 +48,7 @@ class DrivenRun:
         transient_recorded, transient_seen: Passing failures the recorded model met, and still meets.
         strayed: Attempts whose arguments the record does not know; always 0, or the funnel changed them.
         stopped_at: Number of the call, from 1, at which the stop was decided, or None.
+        undeclared: Tools of which the effects say nothing: reads if the record says so, else writes.
         message: The developer's sentence of the stop.
     """
 
@@ -64,6 +67,7 @@ class DrivenRun:
     transient_seen: int = 0
     strayed: int = 0
     stopped_at: int | None = None
+    undeclared: tuple[str, ...] = ()
     message: str = ""
 
     @property
@@ -111,6 +115,7 @@ class _Driver:
         self._tape = Tape(run, effects)
         self._clock = LoopClock()
         self._driven = DrivenRun(run)
+        self._specs: dict[str, ToolSpec] = {}
 
     async def drive(self, settings: Settings) -> DrivenRun:
         gate = Interlock(settings, store="sqlite:///:memory:", clock=self._clock)
@@ -129,7 +134,7 @@ class _Driver:
         for name in dict.fromkeys(call.tool for call in self._run.calls):
             if not valid_tool_name(name):
                 continue  # models invent names that no tool can have; the funnel refuses them
-            effect = self._effects.of(name)
+            effect = self._declared(name)
             gate.tool(
                 name,
                 effect=effect.effect.value,
@@ -138,6 +143,16 @@ class _Driver:
                 repeat=effect.repeat.value,
                 allow=True,
             )(self._recorded_tool(name))
+        # As the configuration sees them: it may know better.
+        self._specs = {spec.name: spec for spec in gate.tools}
+
+    def _declared(self, name: str) -> ToolEffect:
+        """Return what our file says of a tool; where it is silent, what the record says of all its calls."""
+        if self._effects.states(name):
+            return self._effects.of(name)
+        self._driven.undeclared += (name,)
+        reads = all(call.write is False for call in self._run.calls if call.tool == name)
+        return ToolEffect(Effect.READ) if reads else self._effects.of(name)
 
     def _recorded_tool(self, name: str) -> Callable[..., Any]:
         tape = self._tape
@@ -169,13 +184,17 @@ class _Driver:
         driven.proposed += 1
         tape.proposed(call)
         before = tape.attempts
-        seen: Observation = await run.observe(call.tool, arguments_of(call))
+        try:
+            seen: Observation = await run.observe(call.tool, arguments_of(call))
+        except RunStopped:  # decided by an earlier call of the same turn
+            driven.refused += 1
+            raise
         if tape.attempts > before:
             driven.executed += 1
             driven.transient_seen += not seen.ok and tape.is_transient(tape.last)
         elif seen.ok:
             driven.answered += 1
-            driven.stale += seen.value != tape.would_say(call) and self._effects.of(call.tool).effect is Effect.READ
+            driven.stale += self._specs[call.tool].effect is Effect.READ and seen.value != tape.would_say(call)
         else:
             driven.refused += 1
         if driven.stopped_at is None and run.scope.stop is not None:
@@ -187,15 +206,19 @@ class _Driver:
         driven.message = str(result.details.get("message", ""))
         driven.attempts = tape.attempts
         driven.strayed = tape.strayed
-        recorded: dict[tuple[str, str], int] = {}
-        for call in self._run.calls:
-            driven.transient_recorded += tape.is_transient(call)
-            if tape.comes_back_as(call) is None:
-                key = (call.tool, call.args_hash)
-                recorded[key] = recorded.get(key, 0) + 1
-        driven.duplicates_recorded = duplicate_writes(recorded, self._effects)
-        driven.duplicates_executed = duplicate_writes(tape.performed, self._effects)
+        driven.transient_recorded = sum(tape.is_transient(call) for call in self._run.calls)
+        performed = Counter((c.tool, c.args_hash) for c in self._run.calls if tape.comes_back_as(c) is None)
+        driven.duplicates_recorded = self._duplicates(performed)
+        driven.duplicates_executed = self._duplicates(tape.performed)
         return driven
+
+    def _duplicates(self, performed: Mapping[tuple[str, str], int]) -> int:
+        """Return how many writes were performed beyond the first of their kind, where that is no other effect."""
+        return sum(
+            times - 1
+            for (tool, _), times in performed.items()
+            if times > 1 and (spec := self._specs.get(tool)) and spec.may_write and spec.repeat is Repeat.COLLAPSE
+        )
 
 
 def _silent(settings: Settings, effects: SetEffects) -> Settings:

@@ -76,6 +76,7 @@ class SetReport:
 
     Attributes:
         broken: Records that could not be read, by where they stand.
+        undeclared: Tools of which the effects say nothing.
         reasons: Runs by stop reason. counts: Sums over the runs, by the names of `DrivenRun`.
         successful, failing: By the source's label; unlabelled runs are in neither.
     """
@@ -88,6 +89,7 @@ class SetReport:
     successful: Label = field(default_factory=Label)
     failing: Label = field(default_factory=Label)
     stopped: list[Stopped] = field(default_factory=list)
+    undeclared: set[str] = field(default_factory=set)
 
     def add(self, driven: DrivenRun) -> None:
         """Take in one run."""
@@ -95,6 +97,7 @@ class SetReport:
         runaway = driven.stopped and is_runaway(run, driven)
         self.runs += 1
         self.reasons[str(driven.reason)] += 1
+        self.undeclared.update(driven.undeclared)
         for name in _COUNTED:
             self.counts[name] += int(getattr(driven, name))
         if run.success is not None:
@@ -116,6 +119,7 @@ class SetReport:
             "dataset": self.dataset,
             "runs": self.runs,
             "broken": self.broken,
+            "undeclared_tools": sorted(self.undeclared),
             "reasons": dict(self.reasons.most_common()),
             "calls": {name: counts[name] for name in ("recorded", "executed", "answered", "refused", "saved", "stale")},
             "duplicates": {"recorded": counts["duplicates_recorded"], "executed": counts["duplicates_executed"]},
@@ -200,8 +204,8 @@ def backtest_funnel(
         config: Configuration to judge, its allow and deny lists included; None judges a profile alone, with every
             recorded tool permitted.
         profile: Profile to build on.
-        effects: A file like `effects.yaml` with what the tools of each set do; ours when left out. Tools of a set
-            that it does not name are writes.
+        effects: A file like `effects.yaml` with what the tools of each set (or of each format) do; ours when left
+            out. Tools that it does not name are reads where the record says so, else writes, and are listed.
         recorded_time: Let recorded seconds count against `max_seconds`.
         progress: Called with a data set's name and the number of its runs so far.
 
@@ -214,12 +218,14 @@ def backtest_funnel(
     known = load_effects(effects)
     report = FunnelReport(settings.profile)
     for file in trace_files(paths):
+        of_this_format = known.get(file.format_name(), _NOTHING_KNOWN)
         for item in file.runs():
             if isinstance(item, Broken):
                 _note_broken(report, file.path, file.dataset, item)
                 continue
             each = report.set_of(item.dataset)
-            each.add(drive(item, settings, known.get(item.dataset, _NOTHING_KNOWN), recorded_time=recorded_time))
+            tools = known.get(item.dataset, of_this_format)
+            each.add(drive(item, settings, tools, recorded_time=recorded_time))
             progress(each.dataset, each.runs)
     return report
 

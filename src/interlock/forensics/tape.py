@@ -13,7 +13,7 @@ from typing import Any
 from interlock.forensics.effects import SetEffects
 from interlock.forensics.traces import RecordedCall, RecordedRun, args_hash, text_hash
 
-__all__ = ["RecordedFailure", "Tape", "arguments_of", "duplicate_writes"]
+__all__ = ["RecordedFailure", "Tape", "arguments_of"]
 
 # Passing failures: asking again may bring another answer.
 _TRANSIENT = frozenset({429, 500, 502, 503, 504, "timeout"})
@@ -104,11 +104,6 @@ def arguments_of(call: RecordedCall) -> dict[str, Any]:
     if isinstance(call.args, dict):
         return call.args
     return {"args_sha1": call.args_hash} if call.args is None else {"args": call.args}
-
-
-def duplicate_writes(performed: Mapping[Key, int], effects: SetEffects) -> int:
-    """Return how many writes were performed beyond the first of their kind, where that is not another effect."""
-    return sum(times - 1 for (tool, _), times in performed.items() if times > 1 and effects.of(tool).collapses)
 
 
 def _key(tool: str, args: Mapping[str, Any]) -> Key:

@@ -6,6 +6,7 @@ else the raw records; anywhere else every JSON file is looked at. A file that no
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 from collections.abc import Iterable, Iterator
@@ -37,17 +38,27 @@ class TraceFile:
         """Yield the runs in this file, and what of it is broken."""
         try:
             known = self.format()
+            if known is None:
+                yield Broken(0, "no reader knows this format")
+                return
+            with _opened(self.path) as lines:
+                yield from known.read(lines, self.dataset)
         except OSError as error:
             yield Broken(0, f"cannot be opened: {error.strerror or error}")
-            return
-        if known is None:
-            yield Broken(0, "no reader knows this format")
-            return
-        with _opened(self.path) as lines:
-            yield from known.read(lines, self.dataset)
+
+    def format_name(self) -> str:
+        """Return the name of the file's format; "" where no reader knows it or it cannot be opened."""
+        with contextlib.suppress(OSError):
+            known = self.format()
+            return "" if known is None else known.name
+        return ""
 
     def format(self) -> Format | None:
-        """Return the format of the first record that any reader knows, or None."""
+        """Return the format of the first record that any reader knows, or None.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
         with _opened(self.path) as lines:
             for item in itertools.islice(json_records(lines), _RECORDS_LOOKED_AT):
                 found = None if isinstance(item, Broken) else format_of(item[1])
