@@ -64,6 +64,7 @@ def test_arguments_that_the_schema_does_not_name_are_refused():
     mismatch = refused(inputs(), {"title": "x", "cuont": 1})
     assert mismatch.errors[0]["type"] == "extra_forbidden"
     assert "did you mean 'count'" in str(mismatch)
+    assert mismatch.errors[0]["msg"].endswith("there are: title, count, kind, rows")
 
 
 @pytest.mark.parametrize(

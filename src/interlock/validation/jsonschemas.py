@@ -13,7 +13,7 @@ import orjson
 
 from interlock.core.canonical import NotCanonical, canonical_json
 from interlock.core.errors import ConfigError
-from interlock.validation.mismatch import MASK, MAX_ERRORS, MAX_TEXT, SchemaMismatch, explain, mask, suggest
+from interlock.validation.mismatch import MASK, MAX_ERRORS, MAX_TEXT, SchemaMismatch, explain, mask, not_among, suggest
 
 __all__ = ["JsonSchema"]
 
@@ -131,7 +131,7 @@ class JsonSchema:
 def _extra(value: Mapping[str, Any], names: tuple[str, ...]) -> SchemaMismatch:
     unknown = [str(name) for name in value if name not in names][:MAX_ERRORS]
     # Their names are the model's, and stay out of `errors`.
-    errors = [{"loc": [MASK], "type": "extra_forbidden", "msg": "Extra arguments are not permitted"} for _ in unknown]
+    errors = [{"loc": [MASK], "type": "extra_forbidden", "msg": not_among(names)} for _ in unknown]
     return SchemaMismatch(errors, explain(errors) + suggest(unknown, names))
 
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import core_schema
 
-__all__ = ["SchemaMismatch", "explain", "from_pydantic", "known_words"]
+__all__ = ["SchemaMismatch", "explain", "from_pydantic", "known_words", "mask", "not_among", "suggest"]
 
 MAX_ERRORS = 20
 MAX_LOC = 16
@@ -80,8 +80,17 @@ def from_pydantic(error: ValidationError, words: frozenset[str], names: Sequence
         {"loc": mask(fault["loc"], words), "type": _type(fault["type"]), "msg": _message(fault["type"], fault["msg"])}
         for fault in faults
     ]
-    extra = [str(fault["loc"][0]) for fault in faults if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1]
+    extra = []
+    for fault, told in zip(faults, errors, strict=True):
+        if names and fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+            extra.append(str(fault["loc"][0]))
+            told["msg"] = not_among(names)
     return SchemaMismatch(errors, explain(errors) + suggest(extra, names))
+
+
+def not_among(names: Sequence[str]) -> str:
+    """Return, for the model, what it may pass instead of an argument that there is not; whose name it knows itself."""
+    return f"Not an argument of this tool; there are: {', '.join(names) or 'none'}"[:MAX_TEXT]
 
 
 def suggest(unknown: Iterable[str], names: Sequence[str]) -> str:
