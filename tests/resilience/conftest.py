@@ -77,11 +77,11 @@ def a_tool(fn: Callable[..., Any], *, effect: Effect = Effect.READ, **kw: Any) -
     return ToolSpec(kw.pop("name", "ticket.create"), fn, asyncio.iscoroutinefunction(fn), effect, **kw)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rig() -> type[Rig]:
     return Rig
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tool() -> Callable[..., ToolSpec]:
     return a_tool
