@@ -49,7 +49,8 @@ async def editor(run: interlock.Run, task: str) -> list[str]:
 async def main() -> None:
     """Run the editor, once within the budget and once beyond it."""
     result = await gate.run(editor, "the outage")
-    print(result.reason, "|", result.tool_calls, "calls |", *result.output, sep="\n  ")
+    print(result.reason, "|", result.tool_calls, "calls")
+    print(*result.output, sep="\n")
 
     async def greedy(run: interlock.Run, task: str) -> None:
         async with run.child("greedy") as child:
