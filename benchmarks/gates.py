@@ -52,7 +52,7 @@ def make_gate(
 
 def _persist(gate: interlock.Interlock) -> None:
     house = gate.house()
-    recorder = Recorder(house.metrics, house.lines, (TraceKeeper(house.store.trace_soon).call,))
+    recorder = Recorder(house.sinks.metrics, house.sinks.lines, (TraceKeeper(house.store.trace_soon).call,))
     house.gateway._funnel = replace(house.gateway._funnel, recorder=recorder)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from interlock.cli.configuration import the_settings
 from interlock.cli.output import note
-from interlock.config.build import open_store
+from interlock.config.opening import open_store
 from interlock.config.settings import STORE_VARIABLE, load_settings, store_url
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError

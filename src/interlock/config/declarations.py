@@ -48,10 +48,6 @@ class Declarations:
                 " a parameter idempotency_key on which the remote dedupes, or give lookup=, or natural=True"
             )
 
-    def refuses(self, tool: ToolSpec) -> bool:
-        """Whether calls of this (settled, remote) tool are refused by `idempotency_required`."""
-        return bool(self._required.match(tool.name)) and tool.may_write and not _closable(tool)
-
     def settled(self, spec: ToolSpec) -> ToolSpec:
         """Return the tool with what the file says of it; the file is the law."""
         name = spec.name

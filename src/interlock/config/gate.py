@@ -256,7 +256,7 @@ class Interlock:
 
     def metrics(self) -> str:
         """Return this process's counters as Prometheus text."""
-        return self.house().metrics.render()
+        return self.house().sinks.metrics.render()
 
     async def aclose(self) -> None:
         """Stop runs, wait for writes under way (`shutdown_grace_s`), and close the store."""

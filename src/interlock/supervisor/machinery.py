@@ -8,6 +8,7 @@ from interlock.budget.prices import Prices
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
 from interlock.policy.switches import Switches
+from interlock.record.metrics import Metrics
 from interlock.resilience.threads import ToolThreads
 from interlock.supervisor.stopping import StopOptions
 
@@ -29,6 +30,7 @@ class Machinery:
     prices: Prices
     stopping: StopOptions
     threads: ToolThreads
+    metrics: Metrics
     clock: Clock
     unpriced_allowed: bool = False
     wrap_up_s: float = 30.0

@@ -143,6 +143,8 @@ class ModelTurn(Opened["ModelTurn"]):
         usd = usage.cost_usd if name is None else self._machinery.prices.cost_usd(name, usage)
         if usd is None:
             self._run.scope.meter.mark_unpriced(name or UNNAMED)
+        agent = self._run.scope.agent.partition("/")[0]
+        self._machinery.metrics.spent(agent, name or "unnamed", usd)
         self._charged.append((usd or 0.0, usage.tokens))
 
     async def close(self, error: BaseException | None) -> bool:
