@@ -12,7 +12,7 @@ from interlock.config.settings import load_settings
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import StopReason
 from interlock.forensics.effects import SetEffects
-from interlock.forensics.funnel import drive
+from interlock.forensics.funnel import ASSUMED_TURN_S, drive
 from interlock.forensics.funnel_report import backtest_funnel
 from interlock.forensics.traces import RecordedTurn
 
@@ -106,6 +106,17 @@ def test_recorded_seconds_count_against_the_time_budget():
 
 def test_the_seconds_of_the_last_answer_count_too():
     assert driven(call("get"), [], seconds=5_000.0).reason is StopReason.TIME_BUDGET
+
+
+def test_a_run_of_known_length_takes_it_evenly_and_one_of_unknown_length_takes_its_time():
+    calls = [call("get", {"id": i}) for i in range(10)]
+    assert driven(*calls, seconds=1_800.0).executed == 4
+    assert driven(*calls, config={"agent": {"budgets": {"max_seconds": 5 * ASSUMED_TURN_S}}}).executed == 4
+
+
+def test_a_configuration_that_only_observes_is_judged_as_if_enforced():
+    result = driven(*[call("get", {}, "same")] * 9, config={"mode": "observe"})
+    assert result.reason is StopReason.LOOP_DETECTED
 
 
 def test_recorded_dollars_count_against_the_cost_budget():

@@ -22,7 +22,7 @@ from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.forensics.effects import SetEffects, ToolEffect
 from interlock.forensics.tape import Tape, arguments_of
-from interlock.forensics.traces import RecordedCall, RecordedRun
+from interlock.forensics.traces import RecordedCall, RecordedRun, RecordedTurn
 from interlock.policy.globs import valid_tool_name
 from interlock.supervisor.run import Observation, Run
 
@@ -91,10 +91,10 @@ def drive(run: RecordedRun, settings: Settings, effects: SetEffects, *, recorded
 
     Args:
         run: The recorded run.
-        settings: Configuration of the funnel; its store and its sinks are left out.
+        settings: Configuration of the funnel; its store and its sinks are left out, and it is enforced.
         effects: What the tools of the run's data set do.
-        recorded_time: Move time on as recorded, so that `max_seconds` means something; else, and where the record
-            has no times, each model turn takes `ASSUMED_TURN_S`.
+        recorded_time: Move time on as recorded (a whole run's seconds evenly, where its turns have none), so that
+            `max_seconds` means something; else, and where nothing is known, each turn takes `ASSUMED_TURN_S`.
 
     Raises:
         ConfigError: The configuration does not permit these tools to be registered.
@@ -110,14 +110,16 @@ class _Driver:
     def __init__(self, run: RecordedRun, effects: SetEffects, *, recorded_time: bool) -> None:
         self._run = run
         self._effects = effects
-        self._recorded_time = recorded_time
         self._timed = recorded_time and any(turn.at_s is not None for turn in run.turns)
+        self._pace_s = run.seconds / run.steps if recorded_time and run.seconds and run.steps else ASSUMED_TURN_S
         self._tape = Tape(run, effects)
         self._clock = LoopClock()
+        self._began_s = 0.0
         self._driven = DrivenRun(run)
         self._specs: dict[str, ToolSpec] = {}
 
     async def drive(self, settings: Settings) -> DrivenRun:
+        self._began_s = self._clock.monotonic()
         gate = Interlock(settings, store="sqlite:///:memory:", clock=self._clock)
         try:
             self._register(gate)
@@ -164,20 +166,21 @@ class _Driver:
 
     async def _through(self, run: Run) -> None:
         """Take the recorded turns, until the record ends or the run is stopped (then `RunStopped` leaves)."""
-        began_s = self._clock.monotonic()
-        last = self._run.steps - 1
-        for number, turn in enumerate(self._run.turns):
+        for number, turn in enumerate(self._run.turns, start=1):
             async with run.step() as step:
-                at_s = self._run.seconds if turn.at_s is None and number == last else turn.at_s
-                if self._recorded_time and at_s is not None:
-                    await self._clock.sleep(began_s + at_s - self._clock.monotonic())
-                elif not self._timed:
-                    await self._clock.sleep(ASSUMED_TURN_S)
+                await self._clock.sleep(self._until(turn, last=number == self._run.steps))
                 if turn.cost_usd is not None:
                     step.charge({"cost_usd": turn.cost_usd})
             self._driven.steps += 1
             for call in turn.calls:
                 await self._call(run, call)
+
+    def _until(self, turn: RecordedTurn, *, last: bool) -> float:
+        """Return the seconds from now to where this turn ended."""
+        if not self._timed:
+            return self._pace_s
+        at_s = self._run.seconds if turn.at_s is None and last else turn.at_s
+        return 0.0 if at_s is None else self._began_s + at_s - self._clock.monotonic()
 
     async def _call(self, run: Run, call: RecordedCall) -> None:
         driven, tape = self._driven, self._tape
@@ -222,12 +225,13 @@ class _Driver:
 
 
 def _silent(settings: Settings, effects: SetEffects) -> Settings:
-    """Return the settings without lines and records; what the data set exempts from the loop rules is exempt."""
+    """Return the settings enforced, without lines and records; what the data set exempts may poll."""
     loops = settings.agent.loop_detection
     return replace(
         settings,
         agent=replace(settings.agent, loop_detection=replace(loops, exempt=(*loops.exempt, *effects.exempt))),
         logging=replace(settings.logging, level="error", to=os.devnull),
         record=replace(settings.record, path=None),
+        mode="enforce",
         replay="plaintext",
     )
