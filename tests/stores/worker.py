@@ -95,7 +95,7 @@ async def hold(path):
     lock = TurnLock(path)
     lock.acquire()
     tell("held")
-    time.sleep(3600)
+    await asyncio.sleep(3600)
 
 
 async def exit_(path):

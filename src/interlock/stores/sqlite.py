@@ -10,7 +10,6 @@ import atexit
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ MEMORY = ":memory:"
 SCHEME = "sqlite:///"
 
 # The open stores of this process: written out when the interpreter ends, and told when they are in a fork's child.
-_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_stores: set[SqliteStore] = set()
 
 
 def _after_fork() -> None:
