@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import socketserver
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import pytest
@@ -87,6 +89,35 @@ def test_the_backend_ends_when_whoever_started_it_is_gone():
         assert process.stdout.readline().strip().isdigit()
         process.stdin.close()
         assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"effects":[{"a":1}]}',
+    ],
+)
+def test_a_backend_at_which_nothing_can_be_counted_is_not_written_to(answer):
+    asked = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            asked.append(self.rfile.readline())
+            self.wfile.write(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with pytest.raises(ConfigError, match=r"/effects"):
+                run_drill(options(f"http://127.0.0.1:{server.server_address[1]}"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(asked) == 1
+    assert asked[0].startswith(b"GET /effects")
 
 
 def test_a_backend_that_does_not_answer():

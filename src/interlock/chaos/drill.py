@@ -73,7 +73,7 @@ def run_drill(options: DrillOptions) -> DrillReport:
     if not 0 < options.time_scale <= 1:
         raise ConfigError("--time-scale is the real seconds of one article second: above 0, at most 1 (the real pace)")
     if options.backend is not None and not options.yes:
-        question = f"The drill creates about a hundred tickets, and worse, at {options.backend}. Go on?"
+        question = f"The drill creates over a hundred tickets, rows and e-mails at {options.backend}. Go on?"
         if not options.ask(question):
             raise ConfigError(f"nothing was sent to {options.backend}: answer y, or pass --yes")
     backend: AbstractContextManager[str] = (
@@ -108,6 +108,7 @@ class Drill:
         options = self._options
         began_s = self._clock.monotonic()
         await self._check_backend()
+        await self._check_pace()
         store = _store_address(options.store)
         async with GuardedSide(self._remote, options.time_scale, store, self._clock) as side:
             bare = await self._side("bare", BareSide(self._remote, options.time_scale))
@@ -134,12 +135,29 @@ class Drill:
         )
 
     async def _check_backend(self) -> None:
+        """Find out before the first write whether the backend is there, and can be counted at.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        where = self._client.base_url
+        try:
+            await self._remote.effects("nobody's")
+        except (HttpStatusError, LookupError, TypeError, ValueError) as error:
+            raise ConfigError(f"the backend at {where} does not list effects at GET /effects as ours does") from error
+        except OSError as error:
+            raise ConfigError(f"the backend at {where} does not answer: {error}") from error
+
+    async def _check_pace(self) -> None:
+        """Refuse a backend of ours whose windows have another length than the agents' timeouts.
+
+        Raises:
+            ConfigError: Names the time scale to pass.
+        """
         try:
             health = (await self._client.request("GET", "/health")).body
-        except HttpStatusError:
+        except (HttpStatusError, OSError):
             return  # one's own server need not have it
-        except OSError as error:
-            raise ConfigError(f"the backend at {self._client.base_url} does not answer: {error}") from error
         theirs = health.get("time_scale") if isinstance(health, dict) else None
         if theirs is not None and theirs != self._options.time_scale:
             raise ConfigError(f"the backend runs at time scale {theirs}: pass --time-scale {theirs}")

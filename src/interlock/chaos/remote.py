@@ -53,7 +53,12 @@ class Remote:
         return (await self._client.request("GET", "/articles", query={"project": project, "topic": topic})).body
 
     async def effects(self, project: str) -> list[dict[str, Any]]:
-        """Return what has happened in a project, as the backend lists it."""
+        """Return what has happened in a project, as the backend lists it; each has id, kind, subject and key.
+
+        Raises:
+            LookupError, TypeError: What it lists is not that.
+        """
         body = (await self._client.request("GET", "/effects", query={"project": project})).body
         # One's own server may not know projects: it lists everything, and the filter is here.
-        return [e for e in body["effects"] if e.get("project") == project]
+        found = [e for e in body["effects"] if e["project"] == project]
+        return [{"key": None} | e | {"id": e["id"], "kind": e["kind"], "subject": e["subject"]} for e in found]

@@ -114,7 +114,7 @@ def _question(topic: str) -> Mission:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "triage",
-        "Ticket triage, 30 minutes of degraded backend",
+        "1  Ticket triage",
         _triage,
         {
             "duplicates": "34 (45 %, 2.8 an incident)",
@@ -125,7 +125,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "runaways",
-        "Research agent and two smaller runaways",
+        "2  Runaway agents",
         _runaways,
         {
             "runs by stop reason": "none named",
@@ -136,10 +136,10 @@ SCENARIOS: tuple[Scenario, ...] = (
             "worst runaway": "340 steps, $18.50, 552 s",
         },
     ),
-    Scenario("injection", "Instructions hidden in a tool's output", _injection, {"forbidden writes": "happened"}),
+    Scenario("injection", "3  Injected instruction", _injection, {"forbidden writes": "happened"}),
     Scenario(
         "schema",
-        "Changed schema, and errors with HTTP 200",
+        "4  Changed schema",
         _schema,
         {"values invented": "happened"},
     ),

@@ -24,7 +24,7 @@ def render(report: DrillReport, *, width: int = 120, color: bool = False) -> str
     table = Table(
         caption=f"Seconds are the article's; the drill took {report.elapsed_s:.0f} s.", caption_justify="left"
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("bare", "Interlock", "the article reported"):
         table.add_column(name, overflow="fold")
     for scenario in report.scenarios:
