@@ -111,9 +111,9 @@ def load_keys(beside: Path | None, environ: Mapping[str, str], *, make: bool) ->
     try:
         if make:
             _make_key_file(path)
+        elif not path.exists():
+            return ()
         return (_parse(path.read_text(encoding="ascii"), str(path)),)
-    except FileNotFoundError:
-        return ()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read or made ({error}): set INTERLOCK_KEY, or replay: off") from error
 
