@@ -264,3 +264,17 @@ async def test_an_unknown_store_url_says_what_is_known(make_gate):
 
     with pytest.raises(interlock.ConfigError, match="sqlite:///"):
         await gate.run(agent, "x")
+
+
+async def test_arguments_of_a_declared_type_are_written_as_the_type_writes_them(make_gate):
+    from decimal import Decimal
+
+    gate = make_gate()
+
+    @gate.tool("price", effect="read")
+    async def price(amount: Decimal, tags: set[str]) -> str:
+        assert isinstance(amount, Decimal)
+        return f"{amount} {sorted(tags)}"
+
+    seen, _ = await observed(gate, "price", {"amount": Decimal("1.50"), "tags": {"b", "a"}})
+    assert seen.value == "1.50 ['a', 'b']"

@@ -71,6 +71,10 @@ class Schema(Protocol):
         """Return the validated value, or raise `SchemaMismatch` (a `ValueError`) with `.errors`."""
         ...
 
+    def dump(self, value: Any) -> bytes:
+        """Return the canonical JSON of a validated value, or raise `NotCanonical`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ToolSpec:

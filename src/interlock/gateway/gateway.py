@@ -11,12 +11,18 @@ from interlock.core.errors import InterlockError, InvalidArguments
 from interlock.gateway.pipeline import Funnel
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tools import Registry
-from interlock.validation.schemas import SchemaMismatch
+from interlock.validation.inputs import invalid_arguments
+from interlock.validation.mismatch import SchemaMismatch
 
 __all__ = ["Gateway"]
 
 # Names come from a model: what is kept for unknown ones is bounded.
 UNKNOWN_NAMES_KEPT = 256
+NOT_JSON = {
+    "loc": [],
+    "type": "json",
+    "msg": "NaN, bytes, cycles, deep nesting and integers beyond 64 bits are not JSON",
+}
 
 
 async def _nowhere(**_: Any) -> Any:
@@ -70,8 +76,13 @@ class Gateway:
         tool, funnel = found if found is not None else self._fold(name)
         invalid = None
         try:
-            valid = tool.inputs.validate(args) if tool.inputs is not None else dict(args)
-            args_json = canonical_json(valid)
+            schema = tool.inputs
+            if schema is None:
+                valid = dict(args)
+                args_json = canonical_json(valid)
+            else:
+                valid = schema.validate(args)
+                args_json = schema.dump(valid)
         except (SchemaMismatch, NotCanonical, RecursionError) as error:
             valid, args_json, invalid = _unfit(tool, args, error)
         if len(args_json) > self._max_args_bytes:
@@ -118,14 +129,7 @@ def _unfit(tool: ToolSpec, args: Mapping[str, Any], error: Exception) -> tuple[d
         args_json = canonical_json(raw)
     except (NotCanonical, TypeError, ValueError):
         raw, args_json = {}, b"{}"
-    faults = error.errors if isinstance(error, SchemaMismatch) else [{"loc": [], "type": "json", "msg": str(error)}]
-    told = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'arguments'}: {fault['msg']}" for fault in faults[:5])
-    return (
-        raw,
-        args_json,
-        InvalidArguments(
-            f"{tool.name}: {error}",
-            for_model=f"The arguments do not fit the tool's schema ({told}). It was not executed.",
-            details={"errors": faults[:20]},
-        ),
-    )
+    if isinstance(error, SchemaMismatch):
+        return raw, args_json, invalid_arguments(tool.name, error)
+    # What is no JSON is told without its place: keys are content too.
+    return raw, args_json, invalid_arguments(tool.name, SchemaMismatch([NOT_JSON], message=str(error)))

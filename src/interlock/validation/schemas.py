@@ -90,8 +90,18 @@ class Arguments:
         """
         try:
             return canonical_json(value)
-        except NotCanonical:
-            return _dump(self._adapter, value)
+        except NotCanonical as error:
+            # Only what the type reads back is what was meant: where nothing is declared, bytes are not text.
+            data = _dump(self._adapter, value)
+            if not self._reads_back(data, value):
+                raise error from None
+            return data
+
+    def _reads_back(self, data: bytes, value: Any) -> bool:
+        try:
+            return bool(self._adapter.validator.validate_json(data) == value)
+        except ValidationError:
+            return False
 
     def _read_as_json(self, value: Any, error: ValidationError) -> Any:
         if self._strict:
