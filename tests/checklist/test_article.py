@@ -255,8 +255,9 @@ class TestRetry:
     async def test_a_read_is_repeated_after_a_transient_failure(self, make):
         assert await self.attempts(make, StatusError(503)) == (3, StopReason.SUCCESS)
 
-    async def test_what_repeating_cannot_repair_is_not_repeated(self, make):
-        assert await self.attempts(make, StatusError(404)) == (1, StopReason.TOOL_FAILED)
+    @pytest.mark.parametrize("error", [StatusError(404), KeyError("a bug of the tool")])
+    async def test_what_repeating_cannot_repair_is_not_repeated(self, make, error):
+        assert await self.attempts(make, error) == (1, StopReason.TOOL_FAILED)
 
     async def test_a_write_that_may_have_happened_is_not_repeated(self, make):
         assert await self.attempts(make, StatusError(502), effect="write") == (1, StopReason.OUTCOME_UNKNOWN)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from keys import PROBES, Probe
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
 from reference import config_keys
 
 # Keys that the file knows and nothing obeys yet. The list may only shrink.
