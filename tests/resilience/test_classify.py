@@ -235,6 +235,22 @@ def test_an_error_raised_while_another_was_handled_is_judged_by_itself():
 
     assert classify(raised(fallback)).kind == "read_timeout"
 
+    def after_another_call():
+        try:
+            raise errors.ToolTimeout("of the call before") from httpx.ReadTimeout("x")
+        except errors.ToolTimeout:
+            raise httpx.ConnectError("of this call")  # noqa: B904
+
+    assert classify(raised(after_another_call)).performed == "no"
+
+    def after_a_request_of_its_own():
+        try:
+            raise httpx.ReadTimeout("primary")
+        except httpx.ReadTimeout:
+            raise httpx.ConnectError("secondary")  # noqa: B904
+
+    assert classify(raised(after_a_request_of_its_own)).performed == "unknown"
+
     def broken():
         try:
             raise ConnectionRefusedError
@@ -335,6 +351,20 @@ def test_the_newest_classifier_is_asked_first_and_a_broken_one_is_passed_over():
     finally:
         for unregister in take_out:
             unregister()
+
+
+@pytest.mark.parametrize("answer", ["no", 7, {"performed": "no"}])
+def test_a_classifier_that_answers_with_something_else_is_passed_over(answer):
+    take_out = register_classifier(lambda error: answer)
+    try:
+        assert classify(Grpc()).kind == "exception"
+    finally:
+        take_out()
+
+
+def test_a_word_that_is_neither_no_nor_unknown_is_no_proof():
+    with pytest.raises(ValueError, match="maybe"):
+        Failure(StopReason.TOOL_FAILED, "maybe", "x")
 
 
 def test_registering_twice_takes_taking_out_twice():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlock.core.clock import SYSTEM, LoopClock, run_virtual
+from interlock.core.clock import SYSTEM, LoopClock, ManualClock, run_virtual
 from interlock.resilience.limiter import Limiter, TokenBucket
 
 
@@ -73,7 +73,7 @@ def never():
 
 def test_slots_are_granted_in_order_of_arrival():
     async def main():
-        limiter = Limiter(2, None, None, LoopClock().monotonic)
+        limiter = Limiter(2, None, None, LoopClock())
         order = []
 
         async def call(n):
@@ -95,7 +95,7 @@ def test_slots_are_granted_in_order_of_arrival():
 
 def test_the_rate_is_kept_exactly_however_many_wait():
     async def main():
-        limiter = Limiter(None, 10.0, 1, LoopClock().monotonic)
+        limiter = Limiter(None, 10.0, 1, LoopClock())
         at = []
 
         async def call():
@@ -110,9 +110,18 @@ def test_the_rate_is_kept_exactly_however_many_wait():
     assert run_virtual(main(), start_s=0.0) == pytest.approx([n / 10 for n in range(30)], abs=1e-6)
 
 
+async def test_on_a_manual_clock_the_wait_for_a_token_takes_no_time():
+    clock = ManualClock()
+    limiter = Limiter(None, 0.5, 1, clock)
+    assert limiter.try_acquire()
+    begun = clock.monotonic()
+    assert await limiter.acquire(begun + 60.0, 0.25, never)
+    assert clock.monotonic() - begun == pytest.approx(2.0)
+
+
 def test_a_newcomer_does_not_overtake():
     async def main():
-        limiter = Limiter(1, None, None, LoopClock().monotonic)
+        limiter = Limiter(1, None, None, LoopClock())
         assert limiter.try_acquire()
         waiting = asyncio.ensure_future(limiter.acquire(float("inf"), 0.25, never))
         await asyncio.sleep(0)
@@ -126,7 +135,7 @@ def test_a_newcomer_does_not_overtake():
 def test_who_gives_up_leaves_the_queue():
     async def main():
         clock = LoopClock()
-        limiter = Limiter(1, None, None, clock.monotonic)
+        limiter = Limiter(1, None, None, clock)
         assert limiter.try_acquire()
         begun = clock.monotonic()
         first = asyncio.ensure_future(limiter.acquire(begun + 1.0, 0.25, never))
@@ -144,7 +153,7 @@ def test_who_gives_up_leaves_the_queue():
 def test_a_stop_ends_the_wait_within_a_check():
     async def main():
         clock, stopped = LoopClock(), []
-        limiter = Limiter(1, None, None, clock.monotonic)
+        limiter = Limiter(1, None, None, clock)
         assert limiter.try_acquire()
         asyncio.get_running_loop().call_later(1.1, stopped.append, True)
         begun = clock.monotonic()
@@ -156,7 +165,7 @@ def test_a_stop_ends_the_wait_within_a_check():
 
 def test_a_cancelled_waiter_takes_nothing_with_him():
     async def main():
-        limiter = Limiter(1, 1000.0, 1000, LoopClock().monotonic)
+        limiter = Limiter(1, 1000.0, 1000, LoopClock())
         assert limiter.try_acquire()
         waiting = asyncio.ensure_future(limiter.acquire(float("inf"), 0.25, never))
         granted = asyncio.ensure_future(limiter.acquire(float("inf"), 0.25, never))
@@ -175,12 +184,12 @@ def test_a_cancelled_waiter_takes_nothing_with_him():
 
 
 def test_undo_gives_slot_and_token_back():
-    limiter = Limiter(1, 0.001, 1, LoopClock().monotonic)
+    limiter = Limiter(1, 0.001, 1, LoopClock())
     assert limiter.try_acquire()
     assert not limiter.try_acquire()
     limiter.release()
     assert not limiter.try_acquire(), "the token is spent"
-    limiter = Limiter(1, 0.001, 1, LoopClock().monotonic)
+    limiter = Limiter(1, 0.001, 1, LoopClock())
     assert limiter.try_acquire()
     limiter.undo()
     assert limiter.try_acquire()
@@ -188,7 +197,7 @@ def test_undo_gives_slot_and_token_back():
 
 def test_least_wait_counts_who_waits_already():
     async def main():
-        limiter = Limiter(None, 1.0, 1, LoopClock().monotonic)
+        limiter = Limiter(None, 1.0, 1, LoopClock())
         assert limiter.least_wait_s() == 0.0
         assert limiter.try_acquire()
         assert limiter.least_wait_s() == pytest.approx(1.0)
@@ -198,11 +207,11 @@ def test_least_wait_counts_who_waits_already():
         assert await waiting
 
     run_virtual(main())
-    assert Limiter(1, None, None, LoopClock().monotonic).least_wait_s() == 0.0
+    assert Limiter(1, None, None, LoopClock()).least_wait_s() == 0.0
 
 
 def test_waiters_of_several_loops_share_the_slots():
-    limiter = Limiter(2, None, None, SYSTEM.monotonic)
+    limiter = Limiter(2, None, None, SYSTEM)
     lock, at_once, most, done = threading.Lock(), 0, 0, 0
 
     async def call():
@@ -230,12 +239,13 @@ def test_waiters_of_several_loops_share_the_slots():
 
 
 def test_a_waiter_whose_loop_has_gone_holds_nobody_up():
-    limiter = Limiter(1, None, None, SYSTEM.monotonic)
+    limiter = Limiter(1, None, None, SYSTEM)
     assert limiter.try_acquire()
     loop = asyncio.new_event_loop()
     coroutine = limiter.acquire(float("inf"), 0.25, never)
     task = loop.create_task(coroutine)
     loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False
     loop.close()
     assert limiter.waiting == 1
 
@@ -247,7 +257,6 @@ def test_a_waiter_whose_loop_has_gone_holds_nobody_up():
 
     assert asyncio.run(live())
     assert limiter.waiting == 0
-    task._log_destroy_pending = False
     coroutine.close()
 
 
@@ -263,7 +272,7 @@ def test_whatever_comes_and_goes_slots_are_neither_lost_nor_made(calls, concurre
 
     async def main():
         clock = LoopClock()
-        limiter = Limiter(concurrency, None, None, clock.monotonic)
+        limiter = Limiter(concurrency, None, None, clock)
         held = most = 0
 
         async def call(arrives_s, works_s, patience_s):

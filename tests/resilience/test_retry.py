@@ -1,7 +1,9 @@
 """The attempts of a call: how many, when, and what they came to."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import httpx
 import pytest
@@ -509,6 +511,35 @@ async def test_a_manual_clock_needs_no_time_at_all(make_rig, tool):
     begun = clock.monotonic()
     assert (await make_rig(clock)(tool(fn))).value == "fine"
     assert clock.monotonic() - begun == pytest.approx(120.0)
+
+
+async def test_a_failure_keeps_nothing_alive(make_rig, tool):
+    """No cycle: what the error carries (a response, say) goes when the error goes, not when the collector comes."""
+
+    class Response:
+        pass
+
+    gone = []
+
+    async def fn():
+        error = Http(503)
+        error.payload = Response()
+        gone.append(weakref.ref(error.payload))
+        try:
+            raise error
+        finally:
+            del error
+
+    rig = make_rig(ManualClock(), retry=THREE)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(errors.ToolFailed):
+            await rig(tool(fn))
+        await asyncio.sleep(0)
+        assert [ref() for ref in gone] == [None] * 3
+    finally:
+        gc.enable()
 
 
 OUTCOMES = {

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 
+import anyio
 import pytest
 
 from interlock.core.calls import Answer, Effect
@@ -277,6 +278,35 @@ def test_a_tool_may_use_timeouts_of_its_own(make_rig, tool):
             return "handled"
 
     assert attempt(make_rig, tool, own)[:2] == ("handled", pytest.approx(2.0))
+
+
+def test_a_tool_may_use_cancel_scopes_of_anyio(make_rig, tool):
+    async def scoped():
+        with anyio.move_on_after(2):
+            await anyio.sleep(3600)
+        return "moved on"
+
+    assert attempt(make_rig, tool, scoped)[:2] == ("moved on", pytest.approx(2.0))
+
+    async def too_long():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 3600)
+
+    error, took_s, _ = attempt(make_rig, tool, too_long)
+    assert type(error) is TimeoutError
+    assert took_s == pytest.approx(5.0)
+
+
+def test_inside_a_cancel_scope_of_anyio(make_rig, tool):
+    async def main():
+        rig = make_rig(LoopClock())
+        spec = tool(nothing)
+        with anyio.move_on_after(1) as scope:
+            await guarded(rig, spec, hang)(rig.call(spec))
+        assert asyncio.current_task().cancelling() == 0
+        return scope.cancelled_caught
+
+    assert run_virtual(main())
 
 
 def test_inside_a_timeout_of_somebody_else(make_rig, tool):

@@ -85,7 +85,7 @@ class _Gate:
             self.breaker = Breaker(breaker.failure_threshold, breaker.window_seconds)
         self.limiter: Limiter | None = None
         if limits.concurrency is not None or limits.rate_per_s is not None:
-            self.limiter = Limiter(limits.concurrency, limits.rate_per_s, limits.burst, clock.monotonic)
+            self.limiter = Limiter(limits.concurrency, limits.rate_per_s, limits.burst, clock)
         # What every ordinary attempt holds is the same: made once.
         self.plain = _Permit(self, probe=False)
         self.probe = _Permit(self, probe=True)

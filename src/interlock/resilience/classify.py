@@ -108,7 +108,7 @@ def _registered(error: BaseException) -> Failure | None:
             failure = classifier(error)
         except Exception:  # noqa: S112 - a broken classifier knows nothing; the next may
             continue
-        if failure is not None:
+        if isinstance(failure, Failure):
             return failure
     return None
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from interlock.core.errors import InterlockError
+
 __all__ = ["already_sent", "chain", "while_connecting"]
 
 _CONNECTING = {
@@ -36,10 +38,15 @@ _MAX_DEPTH = 12
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it was raised from or after, outermost first, suppressed contexts included."""
+    """Yield the error and what it was raised from or after, outermost first, suppressed contexts included.
+
+    It ends at an error of our own: that belongs to another call, whose failure was being handled when this one began.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen and len(seen) < _MAX_DEPTH:
+        if isinstance(current, InterlockError):
+            return
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__

@@ -34,3 +34,8 @@ class Failure:
     status: int | None = None
     retry_after_s: float | None = None
     transient: bool = False
+
+    def __post_init__(self) -> None:
+        # A word that nobody compares with would pass for a proof.
+        if self.performed not in {"no", "unknown"}:
+            raise ValueError(f"performed is 'no' or 'unknown', not {self.performed!r}")

@@ -12,6 +12,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from interlock.core.clock import Clock
+
 __all__ = ["Limiter", "TokenBucket"]
 
 _EPSILON = 1e-9  # a timer may fire a rounding error early
@@ -72,19 +74,18 @@ class Limiter:
     Args:
         concurrency: Calls at once; None for no limit.
         rate_per_s, burst: Calls a second, and how many may come at once (`burst` defaults to a second's worth).
-        now: Seconds on the clock that the bucket goes by.
+        clock: Time that rate and patience go by.
     """
 
-    def __init__(
-        self, concurrency: int | None, rate_per_s: float | None, burst: int | None, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, concurrency: int | None, rate_per_s: float | None, burst: int | None, clock: Clock) -> None:
         if concurrency is not None and concurrency < 1:
             raise ValueError("concurrency is at least 1")
         self._free = math.inf if concurrency is None else concurrency
         self._bucket: TokenBucket | None = None
         if rate_per_s is not None:
             self._bucket = TokenBucket(rate_per_s, max(1, int(rate_per_s)) if burst is None else burst)
-        self._now = now
+        self._clock = clock
+        self._now = clock.monotonic
         self._lock = threading.Lock()
         self._queue: deque[_Waiter] = deque()
 
@@ -114,10 +115,13 @@ class Limiter:
             self._grant()
         try:
             while not waiter.granted:
-                left_s = until_s - self._now()
-                if left_s <= 0.0 or stopped():
+                now_s = self._now()
+                if now_s >= until_s or stopped():
                     break
-                await asyncio.wait((waiter.turn,), timeout=min(left_s, check_s, self._next_token_s(waiter)))
+                delay_s = min(until_s - now_s, check_s, self._next_token_s(waiter))
+                await asyncio.wait((waiter.turn,), timeout=delay_s)
+                if not waiter.turn.done() and self._now() == now_s:
+                    await self._clock.sleep(delay_s)  # a clock that the loop's timers do not move (ManualClock)
                 with self._lock:
                     self._grant()
         except BaseException:

@@ -177,7 +177,10 @@ class Retry:
             else:
                 report(call, None)
                 return answer
-            return await self._again(call, proceed, options, first, failure)
+            try:
+                return await self._again(call, proceed, options, first, failure)
+            finally:
+                del first  # or the error, its traceback and this frame would keep each other alive
 
         return retry
 
@@ -186,14 +189,34 @@ class Retry:
     ) -> Answer:
         """Go on after a failed first attempt, until one answers or nothing more may be tried."""
         attempt = 1
-        while True:
-            verdict = self._decide(call, options, attempt, failure)
-            if isinstance(verdict, GiveUp):
-                raise _final(call, failure, error, verdict.why) from error
-            tool_name, retries = call.tool.name, call.run.retries
-            retries[tool_name] = retries.get(tool_name, 0) + 1
-            await _pause(call, verdict.delay_s)
-            if call.run.stop is not None:
+        try:
+            while True:
+                verdict = self._decide(call, options, attempt, failure)
+                if isinstance(verdict, GiveUp):
+                    raise _final(call, failure, error, verdict.why) from error
+                await self._next(call, failure, error, verdict.delay_s)
+                attempt += 1
+                call.attempts += 1
+                try:
+                    answer = await proceed(call)
+                except BaseException as next_error:
+                    noted = self._take_note(call, next_error)
+                    if noted is None:
+                        raise
+                    error, failure = next_error, noted
+                else:
+                    self._admission.report(call, None)
+                    return answer
+        finally:
+            del error
+
+    async def _next(self, call: Call[R], failure: Failure, error: BaseException, delay_s: float) -> None:
+        """Wait until the next attempt may start; raise where it may not after all."""
+        tool_name, run = call.tool.name, call.run
+        run.retries[tool_name] = run.retries.get(tool_name, 0) + 1
+        try:
+            await _pause(call, delay_s)
+            if run.stop is not None:
                 raise _final(call, failure, error, "stopped") from error
             try:
                 await self._admission.admit(call)
@@ -202,18 +225,8 @@ class Retry:
             may_not = self._before_attempt(call)
             if may_not is not None:
                 await may_not
-            attempt += 1
-            call.attempts += 1
-            try:
-                answer = await proceed(call)
-            except BaseException as next_error:
-                noted = self._take_note(call, next_error)
-                if noted is None:
-                    raise
-                error, failure = next_error, noted
-            else:
-                self._admission.report(call, None)
-                return answer
+        finally:
+            del error
 
     def _decide(self, call: Call[R], options: RetryOptions, attempt: int, failure: Failure) -> Wait | GiveUp:
         run, tool = call.run, call.tool
