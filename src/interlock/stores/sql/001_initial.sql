@@ -43,10 +43,12 @@ create table runs (
 create index runs_open on runs (state, lease_until_s) where state in ('queued', 'running', 'parked');
 create index runs_by_tenant on runs (tenant_id, id);
 
--- One row an effect. The key begins with the time of its request, so that rows of one time lie together.
--- `result` is sealed (see stores/seal.py); `evidence` is one JSON object a line.
+-- One row an effect, in order of arrival, so that the claims of one commit share pages however many runs they
+-- belong to (a third of the cost of a commit). The key begins with the time of its request, so that the index of
+-- keys stays local too. `result` is sealed (see stores/seal.py); `evidence` is one JSON object a line.
 create table journal (
-  key           blob    primary key,
+  id            integer primary key,
+  key           blob    not null unique,
   tenant_id     text    not null,
   request_id    text    not null,
   run_id        text    not null,
@@ -71,7 +73,7 @@ create table journal (
   settle_reason text    not null default '',
   evidence      text    not null default '',
   result        blob
-) without rowid;
+);
 create index journal_open on journal (state, run_id) where state in ('intent', 'in_doubt');
 create index journal_unverified on journal (key) where verified = 0;
 
