@@ -9,7 +9,7 @@ from interlock.core.errors import ToolDenied
 from interlock.record.keeper import TraceKeeper
 from interlock.record.metrics import Metrics
 from interlock.record.recorder import Recorder
-from interlock.record.trace import Trace
+from interlock.record.trace import Kind, Trace, pack
 
 
 async def test_every_call_reaches_the_store_as_a_row(clock):
@@ -28,7 +28,7 @@ async def test_every_call_reaches_the_store_as_a_row(clock):
 
 
 def entry(scope, tool, clock, seq):
-    return (seq, 1, tool.name, b"\x01" * 16, clock.wall(), 0.1, "success", tool.effect.value, 1, None)
+    return Kind(tool.name, "success", "read", None), pack(seq, 1, 1, clock.wall(), 0.1, b"\x01" * 16)
 
 
 def test_runs_do_not_mix(clock):

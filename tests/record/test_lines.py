@@ -13,7 +13,7 @@ import pytest
 from record_scenes import Scope
 
 from interlock.record.lines import LineSink, LoggingOptions
-from interlock.record.trace import Refused
+from interlock.record.trace import Kind, Refused, pack
 from interlock.record.writer import LineWriter
 
 ARTICLE_INCLUDE = ("run_id", "tool", "args_hash", "elapsed_s", "status", "stop_reason", "cost_usd")
@@ -34,7 +34,7 @@ RECORD = {
 
 
 def entry(*, status="success", more=None, tool="search.read", at=AT, turn=1, seq=1):
-    return (seq, turn, tool, b"\xa1" * 16, at, 0.834, status, "read", 1, more)
+    return Kind(tool, status, "read", more), pack(seq, turn, 1, at, 0.834, b"\xa1" * 16)
 
 
 @pytest.fixture

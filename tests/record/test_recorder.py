@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 
 import pytest
 from record_scenes import Scope, answering, failing, make_call, make_tool
@@ -121,11 +122,15 @@ async def test_the_ring_keeps_the_last_calls_and_counts_the_others(clock):
     assert [row["seq"] for row in scope.trace.rows()] == [3, 4, 5]
     assert scope.trace.dropped == 2
     assert scope.trace.added == 5
+    for seq in range(6, 2_001):
+        await record(scope, answering(clock), seq=seq)
+    assert [row["seq"] for row in scope.trace.rows()] == [1_998, 1_999, 2_000]
+    assert (scope.trace.dropped, len(scope.trace._kinds) < 300) == (1_997, True)
 
 
 async def test_sinks_see_every_call(scope, clock):
     seen = []
-    sinks = [lambda trace, entry: seen.append((trace.run_id, entry[6]))]
+    sinks = [lambda trace, entry: seen.append((trace.run_id, entry[0].status))]
     await record(scope, answering(clock), sinks=sinks)
     with pytest.raises(ToolDenied):
         await record(scope, failing(clock, ToolDenied("no")), sinks=sinks)
@@ -183,11 +188,17 @@ async def test_the_level_decides_which_calls_become_lines(scope, clock, tmp_path
     assert written.count('"status":"denied"') == refused
 
 
-async def test_the_garbage_collector_stops_looking_at_what_a_run_keeps(scope, clock):
-    for seq in range(1, 51):
-        await record(scope, answering(clock), seq=seq)
+async def test_what_a_call_leaves_in_its_run_is_small_and_nothing_for_the_garbage_collector(scope, clock):
+    tool = make_tool()
+    guarded = Recorder(Metrics())(tool, answering(clock))
+    await guarded(make_call(scope, tool))
     gc.collect()
-    assert not any(gc.is_tracked(entry) for entry in scope.trace.entries)
+    tracked = len(gc.get_objects())
+    for seq in range(2, 1_002):
+        await guarded(make_call(scope, tool, seq=seq))
+    gc.collect()
+    assert len(gc.get_objects()) - tracked < 100
+    assert sys.getsizeof(scope.trace._numbers) + sys.getsizeof(scope.trace._kinds) < 64 * 1_000
 
 
 async def test_a_row_says_when_and_beside_which_calls(scope, clock):

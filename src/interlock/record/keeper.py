@@ -36,7 +36,7 @@ class TraceKeeper(BackgroundQueue):
         """Hand a batch over, run by run."""
         runs: dict[str, list[dict[str, Any]]] = {}
         for trace, entry in items:
-            runs.setdefault(trace.run_id, []).append(CallEntry(*entry).row())
+            runs.setdefault(trace.run_id, []).append(CallEntry.read(entry).row())
         for run_id, rows in runs.items():
             try:
                 self._keep(run_id, rows)

@@ -115,7 +115,8 @@ class LineSink:
         return self._finish(line)
 
     def _call_line(self, trace: Trace, entry: Entry, args_json: bytes | None) -> dict[str, Any]:
-        seq, turn, tool, digest, at, duration_s, status, effect, attempts, more = entry
+        kind, seq, turn, attempts, at, duration_s, digest = CallEntry.read(entry)
+        tool, status, effect, more = kind
         line: dict[str, Any] = {
             "timestamp": self._stamps.text(at),
             "level": "info" if status in ANSWERED else "warning",
@@ -132,8 +133,7 @@ class LineSink:
             "attempts": attempts,
         }
         if more is not None:
-            row = CallEntry(*entry).row()
-            line |= {name: row[name] for name in more._fields if name in row}
+            line |= {name: value for name, value in more._asdict().items() if value}
         if args_json is not None:
             line[ARGS] = self._redactor.value(orjson.loads(args_json))
         return line

@@ -15,7 +15,7 @@ from interlock.core.errors import InterlockError
 from interlock.core.reasons import StopReason
 from interlock.record.lines import LineSink
 from interlock.record.metrics import Metrics, ToolCell
-from interlock.record.trace import Entry, Recorded, Refused, Trace
+from interlock.record.trace import Entry, Kind, Recorded, Refused, Trace, pack
 
 __all__ = ["CallSink", "Recorded", "Recorder", "Trace"]
 
@@ -50,6 +50,7 @@ class Recorder:
         sinks = self._sinks
         lines = self._lines if self._lines is not None and self._lines.says_info else None
         wants_args = lines is not None and lines.wants_args
+        plain: dict[tuple[str, Effect], Kind] = {}
 
         async def record(call: Call[C]) -> Answer:
             run = call.run
@@ -62,26 +63,17 @@ class Recorder:
                 raise
             duration_s = clock.monotonic() - started_s
             status = answer.status
-            entry = (
-                call.seq,
-                call.turn,
-                name,
-                call.digest,
-                clock.wall(),
-                duration_s,
-                status,
-                "write" if call.effect is Effect.WRITE else "read",
-                call.attempts,
-                None if call.key is None and call.would_have is None else _more(call, None),
-            )
-            trace = run.trace
-            trace.entries.append(entry)
-            trace.added += 1
+            if call.key is None and call.would_have is None:
+                kind = plain.get((status, call.effect)) or _kind(plain, name, status, call.effect)
+            else:
+                kind = Kind(name, status, call.effect.value, _more(call, None))
+            numbers = pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest)
+            run.trace.add(kind, numbers)
             count(status, duration_s)
             if sinks:
-                self._keep(trace, entry)
+                self._keep(run.trace, (kind, numbers))
             if lines is not None:
-                lines.call(trace, entry, call.args_json if wants_args else None)
+                lines.call(run.trace, (kind, numbers), call.args_json if wants_args else None)
             return answer
 
         return record
@@ -90,21 +82,10 @@ class Recorder:
         clock = call.run.clock
         duration_s = clock.monotonic() - call.started_s
         status = _status(error)
-        more = _more(call, error)
-        entry = (
-            call.seq,
-            call.turn,
-            call.tool.name,
-            call.digest,
-            clock.wall(),
-            duration_s,
-            status,
-            call.effect.value,
-            call.attempts,
-            more,
-        )
+        kind = Kind(call.tool.name, status, call.effect.value, _more(call, error))
+        entry = (kind, pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest))
         trace = call.run.trace
-        trace.add(entry)
+        trace.add(*entry)
         cell.add(status, duration_s)
         if not call.attempts and isinstance(error, InterlockError):
             cell.refused(error.reason.value)
@@ -119,6 +100,11 @@ class Recorder:
                 sink(trace, entry)
             except Exception:  # the call has happened: a sink that fails must not take its answer away
                 self._metrics.lost("trace")
+
+
+def _kind(plain: dict[tuple[str, Effect], Kind], name: str, status: str, effect: Effect) -> Kind:
+    """Return the words that all plain calls of a tool share, by status and effect."""
+    return plain.setdefault((status, effect), Kind(name, status, effect.value, None))
 
 
 def _status(error: BaseException) -> str:

@@ -1,19 +1,30 @@
-"""What a run did, call by call: a bounded ring of small tuples, without content.
+"""What a run did, call by call: a bounded ring of a few bytes a call, without content.
 
-A call appends one plain tuple; names and text are given to it only when somebody reads. The tuple holds
-the keyed digest of the arguments, never the arguments, so a trace may be logged and kept as it stands.
+Numbers are packed into one array, names are shared between calls; both get their text only when somebody
+reads. An entry holds the keyed digest of the arguments, never the arguments, so a trace may be logged and
+kept as it stands. Nothing in it is an object of its own: a thousand runs of a thousand calls cost the garbage
+collector nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from interlock.core.calls import RunFacts
 
-__all__ = ["CallEntry", "Entry", "Recorded", "Refused", "Trace"]
+__all__ = ["CallEntry", "Entry", "Kind", "Recorded", "Refused", "Trace", "pack"]
 
 KEPT = 2_000
+# Old entries are let go many at a time, so that a long run pays nothing for each.
+SLACK = 256
+
+# seq, turn, attempts, ended_at, duration_s, digest
+_NUMBERS = struct.Struct("<IIHdf16s")
+_SIZE = _NUMBERS.size
+
+pack = _NUMBERS.pack
 
 
 class Refused(NamedTuple):
@@ -32,33 +43,48 @@ class Refused(NamedTuple):
     would_have: tuple[str, ...]
 
 
-# Numbers and text only: the garbage collector stops looking at such tuples, however many runs keep them.
-Entry = tuple[int, int, str, bytes, float, float, str, str, int, Refused | None]
-
-
-class CallEntry(NamedTuple):
-    """One call as it stands in the trace: `CallEntry(*entry)` puts names to the tuple that a call appends.
+class Kind(NamedTuple):
+    """The words of an entry; equal calls share one.
 
     Attributes:
-        seq: Number of the call in its run, from 1. turn: model turn that proposed it, 0 before the first.
         tool: Its name, as proposed.
-        digest: Keyed digest of the arguments.
-        ended_at: Wall-clock seconds (Unix). duration_s: from the proposal to the answer, waits included.
         status: `success`, `replayed`, `repeated`, `denied`, `refused`, `timeout`, …
-        effect: `read` or `write`. attempts: tries on the wire; 0 where nothing was sent.
+        effect: `read` or `write`.
         more: What only some calls have, or None.
     """
 
-    seq: int
-    turn: int
     tool: str
-    digest: bytes
-    ended_at: float
-    duration_s: float
     status: str
     effect: str
-    attempts: int
     more: Refused | None
+
+
+Entry = tuple[Kind, bytes]
+"""One call as a run keeps it: its words, and its numbers as `pack` makes them."""
+
+
+class CallEntry(NamedTuple):
+    """One call as it is read.
+
+    Attributes:
+        seq: Number of the call in its run, from 1. turn: model turn that proposed it, 0 before the first.
+        attempts: Tries on the wire; 0 where nothing was sent.
+        ended_at: Wall-clock seconds (Unix). duration_s: from the proposal to the answer, waits included.
+        digest: Keyed digest of the arguments.
+    """
+
+    kind: Kind
+    seq: int
+    turn: int
+    attempts: int
+    ended_at: float
+    duration_s: float
+    digest: bytes
+
+    @classmethod
+    def read(cls, entry: Entry) -> CallEntry:
+        """Read one entry."""
+        return cls(entry[0], *_NUMBERS.unpack(entry[1]))
 
     @property
     def step(self) -> int:
@@ -67,20 +93,21 @@ class CallEntry(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """Return the entry as a row of the record: five fields as operators know them, then the rest."""
+        kind = self.kind
         row: dict[str, Any] = {
             "step": self.step,
-            "tool": self.tool,
+            "tool": kind.tool,
             "args_hash": self.digest.hex(),
             "duration_ms": round(self.duration_s * 1e3, 3),
-            "status": self.status,
+            "status": kind.status,
             "seq": self.seq,
-            "effect": self.effect,
+            "effect": kind.effect,
             "attempts": self.attempts,
             "batch": self.turn or -self.seq,  # without turns every call is a batch of its own
             "ended_at": round(self.ended_at, 3),
         }
-        if self.more is not None:
-            row |= {name: value for name, value in self.more._asdict().items() if value}
+        if kind.more is not None:
+            row |= {name: value for name, value in kind.more._asdict().items() if value}
         return row
 
 
@@ -91,10 +118,10 @@ class Trace:
         kept: How many calls are kept; older ones are counted in `dropped`.
 
     Attributes:
-        entries: The calls kept, oldest first. added: calls seen in all.
+        added: Calls seen in all.
     """
 
-    __slots__ = ("added", "agent", "entries", "request_id", "run_id", "tenant_id")
+    __slots__ = ("_kept", "_kinds", "_numbers", "added", "agent", "request_id", "run_id", "tenant_id")
 
     def __init__(
         self, run_id: str, *, tenant_id: str = "", request_id: str = "", agent: str = "", kept: int = KEPT
@@ -103,35 +130,47 @@ class Trace:
         self.tenant_id = tenant_id
         self.request_id = request_id
         self.agent = agent
-        self.entries: deque[Entry] = deque(maxlen=kept)
         self.added = 0
+        self._kept = kept
+        self._kinds: list[Kind] = []
+        self._numbers = bytearray()
 
-    def add(self, entry: Entry) -> None:
-        """Append one call."""
-        self.entries.append(entry)
+    def add(self, kind: Kind, numbers: bytes) -> None:
+        """Append one call; `numbers` as `pack(seq, turn, attempts, ended_at, duration_s, digest)` makes them."""
+        kinds = self._kinds
+        kinds.append(kind)
+        self._numbers += numbers
         self.added += 1
+        if len(kinds) >= self._kept + SLACK:
+            del kinds[:SLACK]
+            del self._numbers[: SLACK * _SIZE]
 
     @property
     def dropped(self) -> int:
         """How many calls are no longer kept."""
-        return self.added - len(self.entries)
+        return max(0, self.added - self._kept)
 
     def calls(self) -> list[CallEntry]:
         """Return the calls kept, oldest first."""
-        return [CallEntry(*entry) for entry in self.entries]
+        return list(self._read())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the calls kept as rows of the record, oldest first."""
-        return [CallEntry(*entry).row() for entry in self.entries]
+        return [call.row() for call in self._read()]
 
     def would_have(self) -> list[str]:
         """Return the distinct reasons that an observing run did not refuse with, in order of appearance."""
         found: dict[str, None] = {}
-        for entry in self.entries:
-            more = entry[-1]
-            if more is not None:
-                found.update(dict.fromkeys(more.would_have))
+        for kind in self._kinds[-self._kept :]:
+            if kind.more is not None:
+                found.update(dict.fromkeys(kind.more.would_have))
         return list(found)
+
+    def _read(self) -> Iterator[CallEntry]:
+        kinds = self._kinds[-self._kept :]
+        numbers = bytes(self._numbers[-len(kinds) * _SIZE :]) if kinds else b""
+        for kind, unpacked in zip(kinds, _NUMBERS.iter_unpack(numbers), strict=True):
+            yield CallEntry(kind, *unpacked)
 
 
 class Recorded(RunFacts):
