@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import interlock
 from benchmarks.work import ALLOW, DENY, TOOL, Found, arguments
-from interlock.record.keeper import TraceKeeper
-from interlock.record.recorder import Recorder
 
 __all__ = ["make_gate", "many_globs", "read_run"]
 
@@ -32,7 +29,7 @@ def make_gate(
     persist: bool = False,
     level: str = "info",
 ) -> interlock.Interlock:
-    """Return a gate with one read tool, its store and its log in `directory`; `persist` keeps traces in the store."""
+    """Return a gate with one read tool, its store and its log in `directory`; `persist`: calls reach the store as they happen."""
     gate = interlock.Interlock(
         {
             "replay": "off",
@@ -40,20 +37,13 @@ def make_gate(
                 "budgets": {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400},
             },
             "tools": {"allow": list(allow), "deny": list(DENY), "effects": {"*.read": "read"}},
+            "record": {"calls": persist},
             "logging": {"level": level, "to": str(directory / f"{name}.log")},
         },
         store=f"sqlite:///{directory / name}.db",
     )
     gate.tool(TOOL, effect="read", output=Found)(fn)
-    if persist:
-        _persist(gate)
     return gate
-
-
-def _persist(gate: interlock.Interlock) -> None:
-    house = gate.house()
-    recorder = Recorder(house.sinks.metrics, house.sinks.lines, (TraceKeeper(house.store.trace_soon).call,))
-    house.gateway._funnel = replace(house.gateway._funnel, recorder=recorder)
 
 
 async def read_run(run: interlock.Run, task: Any) -> str:
