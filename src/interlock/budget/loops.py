@@ -32,7 +32,10 @@ LONGEST_CYCLE = 4
 REMEMBERED_CALLS = 2048
 KEPT_OUTPUT_BYTES = 65_536
 
-_OUTPUT_MASK = (1 << 40) - 1
+# Hashes are cut to 60 bits, and what is packed beside each stays within 60: an integer of one more bit is half as
+# large again, and every call of every run keeps two.
+_KEY_MASK = (1 << 60) - 1
+_OUTPUT_MASK = (1 << 36) - 1
 _BATCH_BITS = 24
 _BATCH_MASK = (1 << _BATCH_BITS) - 1
 
@@ -60,7 +63,7 @@ class Repeated:
 
 
 class LoopDetector:
-    """The pure machine of one run; keys and outputs are 64-bit hashes."""
+    """The pure machine of one run; keys and outputs are hashes."""
 
     __slots__ = (
         "_cycle",
@@ -225,7 +228,7 @@ class LoopGuard:
 
         async def loops(call: Call[L]) -> Answer:
             detector = call.run.loops
-            key = hash((name, call.digest))
+            key = hash((name, call.digest)) & _KEY_MASK
             write = call.writes
             verdict = detector.propose(key, call.batch, write=write, allowed=write and allowed)
             if verdict is not None:
