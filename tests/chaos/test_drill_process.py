@@ -19,7 +19,9 @@ from interlock.chaos.process import BackendProcess
 from interlock.chaos.table import render
 from interlock.core.errors import ConfigError, InterlockError
 
-SCALE = 0.001  # thirty minutes take 1.8 seconds; on a loaded machine timeouts become a fault of their own
+# Thirty minutes take 1.8 seconds. On a loaded machine timeouts and deadlines become faults of their own: what
+# must hold then is what must always hold.
+SCALE = 0.001
 
 
 def fetch(url: str, path: str):
@@ -45,7 +47,6 @@ def test_effects_at_the_backend_are_what_the_drill_reports(tmp_path, capsys):
     assert counts["bare"] == (triage.bare.effects, triage.bare.duplicates)
     assert counts["bare"][1] >= 34
     assert counts["interlock"] == (triage.guarded.effects, 0)
-    assert triage.guarded.effects > 30
     assert store.exists()
     assert "interlock: 73 runs" in capsys.readouterr().err
     # What it prints can be typed: the run, and the doubt if one was left open.

@@ -218,7 +218,11 @@ def _scale(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the backend until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m interlock.chaos.backend", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m interlock.chaos.backend",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)

@@ -17,7 +17,6 @@ from interlock.chaos.scenarios import SCENARIOS
 from interlock.chaos.score import Outcome
 from interlock.chaos.sides import Flight
 from interlock.core.clock import Clock
-from interlock.core.reasons import StopReason
 from interlock.journal.store import Claim
 
 __all__ = ["GuardedSide", "Ledger", "configuration"]
@@ -199,8 +198,7 @@ class GuardedSide:
             ended = {o.run_id: o for o in outcomes[name]}
             ours = [c for c in await house.store.doubts(TENANT) if c.run_id in ended]
             doubts += [c for c in ours if c.key.hex() in ended[c.run_id].doubts]
-            ours = [c for c in await house.store.doubts(TENANT, unverified=True) if c.run_id in ended]
-            unverified += [c for c in ours if ended[c.run_id].reason == StopReason.TOOL_OUTPUT_INVALID]
+            unverified += [c for c in await house.store.doubts(TENANT, unverified=True) if c.run_id in ended]
             for run_id in ended:
                 row = await house.store.run(run_id)
                 calls = row.record["trace"] if row is not None and row.record is not None else ()

@@ -8,8 +8,8 @@
   the run hands over does (`details.partial`). What a tool returned to an agent that then said something else does
   not count, nor does an id that the agent made up; or
 - the run that asked for it names the doubt (`details.doubts`) and the store lists it as open (`interlock doubts`),
-  or the run ended with `tool_output_invalid` and the store lists the write as done with an answer that could not be
-  believed (`interlock doubts --unverified`). Then a person finds the ticket by its idempotency key.
+  or the store lists that run's write as done with an answer that could not be believed (`interlock doubts
+  --unverified`), which is what the agent was told. Then a person finds the ticket by its idempotency key.
 
 A doubt is not a success: it costs a person's look, which is why the table shows the runs by reason beside it. A
 doubt about a ticket that was never created loses nothing and is still shown. The bare side keeps no doubts,
