@@ -105,7 +105,7 @@ class Run:
         Raises:
             InterlockError: A refusal or a failure; see `core/errors.py`. `RunStopped` once a stop is decided.
         """
-        return self.bridge.cross(self._value(tool, args or {}, tool_call_id))
+        return self.bridge.cross(self._call(tool, args or {}, tool_call_id, bare=True))
 
     def observe(self, tool: str, args: Mapping[str, Any] | None = None, *, tool_call_id: str | None = None) -> Any:
         """Use a tool, and return an `Observation`; a refusal does not raise.
@@ -115,12 +115,9 @@ class Run:
         """
         return self.bridge.cross(self._observation(tool, args or {}, tool_call_id))
 
-    async def _value(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Any:
-        return (await self._call(tool, args, tool_call_id)).value
-
     async def _observation(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Observation:
         try:
-            answer = await self._call(tool, args, tool_call_id)
+            answer: Answer = await self._call(tool, args, tool_call_id, bare=False)
         except RunStopped:
             raise
         except InterlockError as error:
@@ -129,7 +126,8 @@ class Run:
             return Observation(False, None, "The tool failed.", "error", StopReason.TOOL_FAILED, error)
         return Observation(True, answer.value, _as_text(answer), answer.status)
 
-    async def _call(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Answer:
+    async def _call(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None, *, bare: bool) -> Any:
+        """Pass the gateway; return the answer, or its value alone if `bare` (a frame less for each call under way)."""
         scope = self.scope
         if scope.stop is not None:
             if self._straggler is not None:
@@ -141,7 +139,8 @@ class Run:
         refusal: InterlockError | None = None
         try:
             # Without declared turns every call is a batch of its own.
-            return await self._machinery.gateway.call(scope, tool, args, turn or -scope.seq - 1, tool_call_id)
+            answer = await self._machinery.gateway.call(scope, tool, args, turn or -scope.seq - 1, tool_call_id)
+            return answer.value if bare else answer
         except InterlockError as error:
             refusal = self._judge(error)
             raise
