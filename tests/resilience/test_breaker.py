@@ -58,6 +58,21 @@ def test_one_probe_after_the_cool_down_and_its_success_closes():
     assert breaker.closed, "failures from before the cool-down are forgotten"
 
 
+def test_failures_from_before_it_opened_do_not_count_once_it_is_closed_again():
+    breaker = opened(cooldown_s=10.0)
+    assert breaker.allow(110.0)
+    breaker.success(111.0)
+    breaker.failure(112.0)
+    breaker.failure(113.0)
+    assert breaker.closed, "within the window there are five, but three are settled"
+    breaker.failure(114.0)
+    assert not breaker.closed
+
+
+def test_a_probe_may_pass_in_no_negative_time():
+    assert opened(at=100.0).opens_in_s(500.0) == 0.0
+
+
 def test_a_failed_probe_opens_for_a_whole_cool_down_again():
     breaker = opened(cooldown_s=10.0)
     assert breaker.allow(110.0)
@@ -111,7 +126,7 @@ def test_a_verdict_without_a_probe_out_is_no_verdict():
     assert breaker.allow(110.0)
 
 
-@pytest.mark.parametrize("bad", [(0, 60.0, None), (3, 0.0, None), (3, 60.0, 0.0), (3, -1.0, None)])
+@pytest.mark.parametrize("bad", [(0, 60.0, None), (3, 0.0, None), (3, 60.0, 0.0), (3, -1.0, None), (3, 60.0, -1.0)])
 def test_options_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match="breaker"):
         Breaker(*bad)

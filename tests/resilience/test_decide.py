@@ -122,6 +122,10 @@ def test_nothing_after_the_deadline():
     assert ask(LIMITED, now_s=999.7) == Wait(0.25)
 
 
+def test_the_defaults():
+    assert RetryOptions() == RetryOptions(2, frozenset({429, 500, 502, 503, 504}), (250, 750, 2000), None)
+
+
 @pytest.mark.parametrize(
     "bad", [{"max_attempts": 0}, {"backoff_ms": (-1,)}, {"backoff_ms": (math.nan,)}, {"max_retries": -1}]
 )

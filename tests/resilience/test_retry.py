@@ -256,10 +256,10 @@ def test_before_every_attempt_somebody_is_asked(make_rig, tool):
 
     def before_attempt(call):
         asked.append(call.attempts)
-        return later() if len(asked) > 1 else None
+        return later() if call.attempts != 1 else None
 
-    go(make_rig, tool, Remote(Http(503), "fine"), retry=THREE, before_attempt=before_attempt)
-    assert asked == [0, 1, "awaited"]
+    go(make_rig, tool, Remote(Http(503), Http(503), "fine"), retry=THREE, before_attempt=before_attempt)
+    assert asked == [0, "awaited", 1, 2, "awaited"]
 
 
 @pytest.mark.parametrize("error", [errors.RunStopped(StopReason.KILLED), errors.LeaseLost()])
@@ -327,6 +327,25 @@ def test_the_breaker_ends_the_attempts_and_the_failure_is_told(make_rig, tool):
     assert remote.calls == 2
     assert type(outcome) is errors.ToolFailed
     assert outcome.details["gave_up"] == "circuit_open"
+
+
+def test_a_later_attempt_that_works_as_the_probe_closes_the_breaker(make_rig, tool):
+    async def main():
+        rig = make_rig(LoopClock(), retry=THREE, breaker=BreakerOptions(failure_threshold=1, window_seconds=10))
+        remote = Remote(Http(503), Http(429), "fine")
+
+        async def fn():
+            return await remote()
+
+        spec = tool(fn)
+        with pytest.raises(errors.ToolFailed):
+            await rig(spec)
+        await asyncio.sleep(10)
+        assert (await rig(spec)).value == "fine"
+        assert remote.calls == 3
+        assert rig.admission.status()[0]["breaker"] == "closed"
+
+    run_virtual(main())
 
 
 def test_later_attempts_wait_for_their_turn(make_rig, tool):
