@@ -59,6 +59,7 @@ lint: $(DEV)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy examples tests/typing
 	@$(BIN)/lint-imports
 	@$(BIN)/pyright
 
