@@ -36,6 +36,7 @@ class Run(Journaled):
         self.fence = fence
         self.stop = None
         self.observing = False
+        self.retrying = False
         self.occurrences: dict[bytes, int] = {}
         self.seq = 0
 
@@ -97,7 +98,9 @@ class Desk:
         run_id = run_id or self.clock.token(8)
         begun = await self.store.begin(NewRun(run_id, "acme", request_id, "support", "h", run_id), **begin)
         assert begun.fresh
-        return Run(self.clock, begun.row.run_id, request_id, begun.row.request_time_ms, begun.row.fence)
+        run = Run(self.clock, begun.row.run_id, request_id, begun.row.request_time_ms, begun.row.fence)
+        run.retrying = begin.get("retry") is True
+        return run
 
     def guarded(self, tool: ToolSpec, perform: Callable[[Call[Any]], Any] | None = None) -> Callable[..., Any]:
         """The two guards around what the retry guard does; `await propose(run, **args)` passes a call through."""

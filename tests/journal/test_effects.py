@@ -377,6 +377,14 @@ class TestLookup:
         assert (await only_claim(desk)).state is ClaimState.FAILED_CLEAN
         assert (await propose(run, title="x")).status == "success"
 
+    async def test_what_a_no_has_cleared_does_not_taint_the_second_send(self, desk):
+        propose = desk.guarded(self.tool(desk))
+        desk.remote.plan = ["gone", "refused"]
+        with pytest.raises(ToolFailed):
+            await propose(await desk.run(), title="x")
+        assert (await only_claim(desk)).state is ClaimState.FAILED_CLEAN
+        assert desk.remote.lookups == 2
+
     async def test_a_lookup_that_fails_says_nothing(self, desk):
         async def broken(**_):
             raise ConnectionError("down")

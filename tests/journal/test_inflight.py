@@ -191,6 +191,22 @@ class TestLateAnswers:
         await desk.inflight.aclose(60.0)
         assert (await only_claim(desk)).state is ClaimState.FAILED_CLEAN
 
+    async def test_a_late_not_performed_clears_only_its_own_attempt(self, desk):
+        late = asyncio.get_running_loop().create_future()
+        desk.max_attempts = 2
+
+        async def perform(call):
+            if call.attempts == 2:
+                call.late = late
+            raise TimeoutError
+
+        propose = desk.guarded(write(on_unknown=OnUnknown.RESEND, takes_key=True), perform)
+        with pytest.raises(OutcomeUnknown):
+            await propose(await desk.run(), title="x")
+        late.set_exception(NotPerformed())
+        await desk.inflight.aclose(60.0)
+        assert (await only_claim(desk)).state is ClaimState.IN_DOUBT
+
     async def test_a_late_failure_leaves_the_doubt(self, desk):
         late = asyncio.get_running_loop().create_future()
         propose = desk.guarded(write(), self.timing_out(desk, late))

@@ -96,8 +96,9 @@ class InFlight:
     async def aclose(self, grace_s: float) -> int:
         """Wait up to `grace_s` seconds; then mark what is left in doubt, and return how many that were."""
         loop = asyncio.get_running_loop()
-        late = [task for task in self._late.values() if task.get_loop() is loop]
-        flights = {key: flight for key, flight in self._flights.items() if flight.task.get_loop() is loop}
+        # Copied first: other event loops of this process come and go meanwhile.
+        late = [task for task in list(self._late.values()) if task.get_loop() is loop]
+        flights = {key: flight for key, flight in list(self._flights.items()) if flight.task.get_loop() is loop}
         if flights or late:
             await asyncio.wait([*(flight.task for flight in flights.values()), *late], timeout=grace_s)
         for task in late:

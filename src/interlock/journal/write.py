@@ -44,8 +44,8 @@ class Write:
         self._noted = 0
         self._outcome: Settlement | None = None
         self._journaled = True
-        # How the open claim became ours: "" (not yet), "fresh", or "resent" after somebody's unknown.
-        self._mine = ""
+        # Whether the open claim is ours to close.
+        self._mine = False
 
     async def perform(self) -> Answer:
         """Return what the write came to.
@@ -80,7 +80,7 @@ class Write:
                 self._journaled = False
                 return None
             if standing is None:
-                self._mine = "fresh"
+                self._mine = True
                 return None
             if call.run.observing:
                 name_effect(call, ledger.secret, counted=True)
@@ -93,7 +93,7 @@ class Write:
                 if standing is None:
                     # What an earlier attempt came to is still unknown, whatever this one comes to.
                     call.unknown = True
-                    self._mine = "resent"
+                    self._mine = True
                     return None
         raise ledger.doubt(call, "its claim keeps changing")
 
@@ -194,9 +194,8 @@ class Write:
         call = self._call
         outcome = self._outcome  # already decided: only its commit may have been cut off
         if outcome is None and self._mine:
-            nothing_sent = self._mine == "fresh" and not self._flight.sends
-            every_attempt_failed_clean = call.attempts > 0 and len(call.evidence or ()) >= call.attempts
-            if not call.unknown and (nothing_sent or every_attempt_failed_clean):
+            every_attempt_failed = call.attempts > 0 and len(call.evidence or ()) >= call.attempts
+            if not call.unknown and (not self._flight.sends or every_attempt_failed):
                 outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence("never sent"), by=SHUTDOWN)
             else:
                 outcome = Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
