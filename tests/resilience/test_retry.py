@@ -407,6 +407,31 @@ async def test_a_sync_tool_still_at_work_is_not_called_again(make_rig, tool):
     assert await call.late == "late"
 
 
+async def test_no_attempt_starts_beside_one_that_is_still_at_work(make_rig, tool):
+    """As after a lookup that says no too soon."""
+    let_go, calls = threading.Event(), []
+
+    def hangs():
+        calls.append(1)
+        let_go.wait(10)
+
+    rig = make_rig(SYSTEM, timeout_s=0.02)
+    spec = tool(hangs, effect=Effect.WRITE)
+    call, folded = rig.call(spec), rig.fold(spec)
+    with pytest.raises(errors.ToolTimeout):
+        await folded(call)
+    call.unknown = False
+    with pytest.raises(errors.ToolTimeout) as refused:
+        await folded(call)
+    assert refused.value.details["gave_up"] == "still_running"
+    assert "may have happened" in refused.value.for_model
+    assert (calls, call.attempts, call.unknown) == ([1], 1, True)
+    let_go.set()
+    await call.late
+    await folded(call)
+    assert calls == [1, 1]
+
+
 async def test_a_job_that_found_no_thread_is_tried_again(make_rig, tool):
     let_go = threading.Event()
     rig = make_rig(SYSTEM, retry=RetryOptions(max_attempts=2, backoff_ms=()), timeout_s=0.05, max_threads=1)

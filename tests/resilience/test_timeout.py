@@ -211,10 +211,10 @@ def test_a_tool_that_spins_without_waiting_for_anything_is_abandoned(make_rig, t
     asyncio.run(main())
 
 
-def in_a_task(make_rig, tool, fn, act, *, timeout_s=5.0):
+def in_a_task(make_rig, tool, fn, act, *, timeout_s=5.0, effect=Effect.READ):
     async def main():
         rig = make_rig(LoopClock())
-        spec = tool(nothing)
+        spec = tool(nothing, effect=effect)
         task = asyncio.ensure_future(guarded(rig, spec, fn, timeout_s)(rig.call(spec)))
         await act(task)
         try:
@@ -267,6 +267,21 @@ def test_a_cancellation_that_the_tool_turns_into_an_error_is_not_lost(make_rig, 
         task.cancel()
 
     assert type(in_a_task(make_rig, tool, hides, cancel)) is asyncio.CancelledError
+
+
+@pytest.mark.parametrize(("effect", "outcome"), [(Effect.READ, asyncio.CancelledError), (Effect.WRITE, str)])
+def test_a_cancellation_that_the_tool_swallows_is_lost_only_for_the_answer_of_a_write(make_rig, tool, effect, outcome):
+    async def swallows():
+        try:
+            await hang()
+        except asyncio.CancelledError:
+            return "ticket 7"
+
+    async def cancel(task):
+        await asyncio.sleep(1)
+        task.cancel()
+
+    assert type(in_a_task(make_rig, tool, swallows, cancel, effect=effect)) is outcome
 
 
 def test_a_tool_may_use_timeouts_of_its_own(make_rig, tool):

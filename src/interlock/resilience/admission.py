@@ -133,8 +133,8 @@ class Admission:
     def __call__(self, tool: ToolSpec, proceed: Proceed[R]) -> Proceed[R]:
         gate = self._gates.get(tool.name)
         if gate is None:
-            gate = _Gate(tool, self._limits_for(tool), self._breaker_for(tool), self._clock)
-            self._gates[tool.name] = gate
+            fresh = _Gate(tool, self._limits_for(tool), self._breaker_for(tool), self._clock)
+            gate = self._gates.setdefault(tool.name, fresh)
         if gate.breaker is None and gate.limiter is None and not gate.threaded:
             return proceed
 

@@ -28,6 +28,7 @@ from interlock.resilience.wording import as_error
 __all__ = ["GiveUp", "Retried", "Retry", "RetryOptions", "Wait", "decide"]
 
 LONGEST_WAIT_S = 3_600.0  # where a run has no deadline, nobody honours a Retry-After beyond this
+STILL_RUNNING = "still_running"
 SLICE_S = 0.25  # how soon a waiting call notices that its run is being stopped
 
 
@@ -163,6 +164,8 @@ class Retry:
             run = call.run
             if run.clock.monotonic() >= run.deadline_s and not run.observing:
                 raise _too_late(call)
+            if call.late is not None and not call.late.done():
+                raise _still_running(call)
             may_not = before_attempt(call)
             if may_not is not None:
                 await may_not
@@ -231,7 +234,7 @@ class Retry:
     def _decide(self, call: Call[R], options: RetryOptions, attempt: int, failure: Failure) -> Wait | GiveUp:
         run, tool = call.run, call.tool
         if call.late is not None and not call.late.done():
-            return GiveUp("still_running")
+            return GiveUp(STILL_RUNNING)
         if self._calm():
             return GiveUp("safe_mode")
         if run.stop is not None:
@@ -290,4 +293,13 @@ def _too_late(call: Call[Any]) -> BudgetExceeded:
     return BudgetExceeded(
         StopReason.TIME_BUDGET,
         f"{call.tool.name}: the run's time was up before it could be called (agent.budgets.max_seconds)",
+    )
+
+
+def _still_running(call: Call[Any]) -> InterlockError:
+    """Refuse to start an attempt of a call beside one whose thread is still at work, as after a lookup."""
+    call.unknown = True
+    failure = Failure(StopReason.TOOL_TIMEOUT, "unknown", "timeout")
+    return as_error(
+        failure, call.tool.name, TimeoutError(), call.attempts, write=call.effect is Effect.WRITE, gave_up=STILL_RUNNING
     )

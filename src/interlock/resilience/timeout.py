@@ -97,7 +97,9 @@ def _bounded(
         if isinstance(error, NeverStarted):
             raise NotStartedInTime from error
         raise expired from error
-    cut.disarm()
+    if cut.disarm() > others and call.effect is Effect.READ:
+        # The tool has swallowed a cancellation that was meant for the run. A write's answer is worth more.
+        raise asyncio.CancelledError
     return answer
 
 
