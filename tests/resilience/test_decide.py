@@ -97,6 +97,7 @@ def test_the_wait_is_full_jitter_below_its_ceiling(attempt, ceiling_s):
 
 def test_no_backoff_is_no_wait():
     assert ask(LIMITED, RetryOptions(backoff_ms=())) == Wait(0.0)
+    assert ask(LIMITED, RetryOptions(backoff_ms=(0,))) == Wait(0.0)
 
 
 def test_never_sooner_than_the_remote_asks():

@@ -94,10 +94,24 @@ def test_in_the_end_the_last_failure_is_raised_with_its_cause(make_rig, tool):
     assert type(outcome) is errors.ToolFailed
     assert outcome.__cause__ is last
     assert outcome.details == {
-        "error": "Http", "kind": "http_502", "performed": "unknown", "attempts": 2, "status": 502, "gave_up": "attempts",
+        "raised": "Http", "kind": "http_502", "performed": "unknown", "attempts": 2, "status": 502, "gave_up": "attempts",
     }  # fmt: skip
     assert "may have" not in outcome.for_model, "a read has no effect to worry about"
     assert call.attempts == 2
+
+
+def test_a_bug_in_the_tool_is_named_with_its_place_and_without_content(make_rig, tool):
+    class Buggy(Remote):
+        async def __call__(self, **kw):
+            raise KeyError("customer 4711")
+
+    outcome, _, _ = go(make_rig, tool, Buggy(), retry=THREE)
+    line = Buggy.__call__.__code__.co_firstlineno + 1
+    assert str(outcome) == f"ticket.create: raised KeyError at test_retry.py:{line} (1 attempt)"
+    assert outcome.details["at"] == f"test_retry.py:{line}"
+    assert outcome.for_model == "The tool failed."
+    outcome, _, _ = go(make_rig, tool, Remote(SystemExit(3)))
+    assert outcome.details["raised"] == "SystemExit"
 
 
 def test_the_waits_are_jittered_below_their_ceilings_and_grow(make_rig, tool):
@@ -150,6 +164,12 @@ def test_max_retries_is_over_all_calls_of_the_tool_in_a_run(make_rig, tool):
     assert outcome.details["gave_up"] == "max_retries"
     assert 'tools.budgets."ticket.create".max_retries' in str(outcome)
     assert call.run.retries == {"ticket.create": 3, "x": 9}
+
+
+def test_one_retry_of_a_run_is_one_retry(make_rig, tool):
+    remote = Remote(Http(503))
+    go(make_rig, tool, remote, retry=RetryOptions(max_attempts=9, max_retries=1))
+    assert remote.calls == 2
 
 
 def test_the_articles_file_does_not_repeat_a_502(make_rig, tool):
@@ -314,9 +334,10 @@ def test_a_stop_ends_a_long_wait_soon(make_rig, tool):
 
 def test_no_further_attempt_once_a_stop_is_decided(make_rig, tool):
     remote = Remote(Http(503), "fine")
-    outcome, _, _ = go(make_rig, tool, remote, patch=lambda call: setattr(call.run, "stop", Stop(StopReason.KILLED)))
+    outcome, call, _ = go(make_rig, tool, remote, patch=lambda call: setattr(call.run, "stop", Stop(StopReason.KILLED)))
     assert remote.calls == 1
     assert outcome.details["gave_up"] == "stopped"
+    assert call.run.retries == {}
 
 
 def test_the_breaker_ends_the_attempts_and_the_failure_is_told(make_rig, tool):

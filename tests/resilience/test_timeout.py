@@ -192,8 +192,9 @@ run_virtual(main())
     assert done.stderr == ""
 
 
-def test_a_tool_that_spins_without_waiting_for_anything_is_abandoned(make_rig, tool):
+def test_a_tool_that_spins_without_waiting_for_anything_is_abandoned(make_rig, tool, monkeypatch):
     """On a real clock: it never lets the loop rest."""
+    monkeypatch.setattr("interlock.resilience.timeout.GRACE_S", 0.01)
 
     async def spin():
         while True:

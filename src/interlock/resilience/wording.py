@@ -6,11 +6,13 @@ invites another try.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from interlock.core.errors import AuthFailed, BudgetExceeded, InterlockError, RateLimited, ToolFailed, ToolTimeout
 from interlock.core.reasons import StopReason
 from interlock.resilience.failure import Failure
+from interlock.resilience.threads import ToolExit
 
 __all__ = ["as_error"]
 
@@ -43,18 +45,22 @@ def as_error(
     if isinstance(cause, InterlockError):
         return cause
     details: dict[str, Any] = {
-        "error": type(cause).__name__,
+        "raised": _raised(cause),
         "kind": failure.kind,
         "performed": failure.performed,
         "attempts": attempts,
     }
+    place = _place(cause) if failure.kind == "exception" else ""
+    if place:
+        details["at"] = place
     if failure.status is not None:
         details["status"] = failure.status
     if failure.retry_after_s is not None:
         details["retry_after_s"] = failure.retry_after_s
     if gave_up:
         details["gave_up"] = gave_up
-    message = f"{_what(failure, tool_name, cause)} ({_count(attempts)}{_hint(failure, tool_name, gave_up)})"
+    what, hint = _what(failure, tool_name, details["raised"], place), _hint(failure, tool_name, gave_up)
+    message = f"{what} ({_count(attempts)}{hint})"
     for_model = _for_model(failure, write=write)
     match failure.reason:
         case StopReason.TOOL_TIMEOUT:
@@ -81,10 +87,27 @@ def _for_model(failure: Failure, *, write: bool) -> str:
     return said + _MAYBE_EXECUTED if write else said
 
 
-def _what(failure: Failure, tool_name: str, cause: BaseException) -> str:
+def _what(failure: Failure, tool_name: str, raised: str, place: str) -> str:
     if failure.status is not None:
         return f"{tool_name}: HTTP {failure.status}"
-    return f"{tool_name}: {failure.kind.replace('_', ' ')}, {type(cause).__name__}"
+    if failure.kind == "exception":
+        return f"{tool_name}: raised {raised}{' at ' if place else ''}{place}"
+    return f"{tool_name}: {failure.kind.replace('_', ' ')}, {raised}"
+
+
+def _raised(cause: BaseException) -> str:
+    tools_own = cause.__cause__ if isinstance(cause, ToolExit) else None
+    return type(cause if tools_own is None else tools_own).__name__
+
+
+def _place(cause: BaseException) -> str:
+    """Return file and line at which the tool's exception was raised: what a developer needs, and no content."""
+    trace = cause.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
 
 
 def _count(attempts: int) -> str:
@@ -109,4 +132,4 @@ def _hint(failure: Failure, tool_name: str, gave_up: str) -> str:
             return "; check the credentials that the tool uses"
         case StopReason.TIME_BUDGET:
             return "; agent.budgets.max_seconds cut it"
-    return "; tools.retries.max_attempts" if gave_up == "attempts" else ""
+    return "; tools.retries.max_attempts allows no more" if gave_up == "attempts" else ""
