@@ -2,8 +2,9 @@
 #   make drill      see the incidents happen bare, and not happen under Interlock (under a minute)
 #   make test       all tests but the long ones; `make full` adds those, the checklist and the benchmarks
 #   make lint       ruff, mypy, import-linter, pyright: all of them, without changing a file
-#   make bench      the benchmarks; writes docs/measured.md
+#   make bench      the benchmarks; writes the table of docs/why.md
 #   make docs       writes the generated reference pages and runs the code of the documentation
+#   make figures    runs the drill with five seeds; writes the tables of README.md and docs/evidence.md
 #   make checklist  switches each guard and each setting off in a copy and requires that a named test fails
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help venv drill test full lint format bench docs checklist coverage clean
+.PHONY: help venv drill test full lint format bench figures docs checklist coverage clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,7 +69,10 @@ format: $(DEV)
 	@$(BIN)/ruff format
 
 bench: $(DEV)
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks --write docs/why.md $(ARGS)
+
+figures: $(DEV)
+	@$(BIN)/python tools/figures.py
 
 docs: $(DEV)
 	@$(BIN)/python tools/reference.py
