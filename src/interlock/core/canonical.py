@@ -21,6 +21,7 @@ __all__ = ["NotCanonical", "canonical_json", "digest", "hasher", "plain_hash"]
 
 MAX_DEPTH = 200
 DIGEST_BYTES = 16
+_LEAF = str | int | None
 
 
 class NotCanonical(ValueError):
@@ -82,6 +83,8 @@ def plain_hash(value: Any) -> str:
 
 
 def _refuse_nan(value: Any, path: str, depth: int) -> None:
+    if isinstance(value, _LEAF):  # most of what there is; to ask for a protocol costs far more
+        return
     if isinstance(value, float):
         if not math.isfinite(value):
             raise NotCanonical(f"{path}: NaN and infinities are not JSON")
