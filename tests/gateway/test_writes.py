@@ -431,3 +431,38 @@ async def test_two_tenants_writes_are_two_effects(make_gate, remote):
         *(gate.run(once("pay", {"amount": 5}), "x", tenant_id=t, request_id="r1") for t in ("a", "b"))
     )
     assert {r.output["id"] for r in results} == {"1", "2"}
+
+
+async def test_a_fresh_plan_that_words_an_earlier_write_differently_is_refused(make_gate, remote):
+    gate, world = make_gate(), remote()
+    pays(gate, world)
+    pays(gate, world, name="refund", identity=("amount",))
+
+    def plan(note):
+        async def agent(run, task):
+            paid = await run.observe("pay", {"amount": 5, "note": note})
+            refunded = await run.call("refund", {"amount": 5, "note": note})
+            return [paid.reason, refunded]
+
+        return agent
+
+    await gate.run(plan("lunch"), "x", request_id="r1")
+    again = await gate.run(plan("the lunch"), "x", request_id="r1", retry=True)
+    assert again.output[0] == StopReason.TOOL_DENIED
+    assert again.output[1] == {"id": "2"}  # named by its identity: the same effect, answered from the record
+    assert len(world.effects) == 2
+
+
+async def test_a_fresh_plan_may_use_a_tool_several_times_itself(make_gate, remote):
+    gate, world = make_gate(), remote()
+    pays(gate, world)
+
+    async def agent(run, task):
+        return [await run.call("pay", {"amount": n}) for n in (1, 2)]
+
+    async def nothing(run, task):
+        return "planned nothing"
+
+    await gate.run(nothing, "x", request_id="r1")
+    again = await gate.run(agent, "x", request_id="r1", retry=True)
+    assert again.output == [{"id": "1"}, {"id": "2"}]

@@ -156,6 +156,7 @@ class RunFacts:
         turn: Number of the model turn under way or last ended; 0 before the first.
         deadline_s: On the monotonic clock; no new attempt starts after it, reads are cut at it.
         stop: Set once, when a stop is decided.
+        retrying: This run plans afresh a request that an earlier run has worked on.
         observing: `mode: observe`: guards note what they would have done and let the call through.
     """
 
@@ -168,6 +169,7 @@ class RunFacts:
         "path",
         "request_id",
         "request_time_ms",
+        "retrying",
         "root_request_id",
         "root_run_id",
         "run_id",
@@ -192,6 +194,7 @@ class RunFacts:
     fence: int
     stop: Stop | None
     observing: bool
+    retrying: bool
 
 
 R = TypeVar("R", bound=RunFacts)

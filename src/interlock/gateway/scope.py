@@ -54,6 +54,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         policy: PolicyView,
         trace: Trace,
         keyed: bool = False,
+        retrying: bool = False,
         fence: int = 1,
         path: str = "",
         parent: RunScope | None = None,
@@ -67,6 +68,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.started_s = started_s
         self.deadline_s = deadline_s
         self.keyed = keyed
+        self.retrying = retrying
         self.observing = observing
         self.path = path
         self.turn = 0

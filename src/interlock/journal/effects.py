@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from interlock.core.calls import Answer, Call, Proceed, Repeat, ToolSpec
 from interlock.core.canonical import canonical_json
 from interlock.core.clock import Clock
-from interlock.core.errors import OutcomeUnknown, ToolOutputInvalid
+from interlock.core.errors import OutcomeUnknown, ToolDenied, ToolOutputInvalid
 from interlock.journal.inflight import Flight, InFlight
 from interlock.journal.ledger import Accept, Classify, EffectOptions, Ledger, Rebuild
 from interlock.journal.lookup import InThread
 from interlock.journal.naming import Journaled, check_identity, give_back, name_effect
 from interlock.journal.resolve import Resolver
-from interlock.journal.store import Journal
+from interlock.journal.store import ClaimState, Journal
 from interlock.journal.write import Write
 
 __all__ = ["ClaimGuard", "EffectOptions", "Effects", "Journaled", "Recall"]
@@ -104,6 +104,8 @@ class Recall:
         journal, inflight, secret = ledger.journal, ledger.inflight, ledger.secret
         resolver = Resolver(ledger, tool)
         counted = tool.repeat is not Repeat.COLLAPSE
+        # An equal effect in other words: only these tools cannot tell it from a new one, and ask nobody.
+        guarded = not tool.identity and tool.repeat is not Repeat.ALLOW and tool.approval is None
 
         async def recall(call: Call[J]) -> Answer:
             if not call.writes:
@@ -121,6 +123,8 @@ class Recall:
             answer = None if claim is None else await resolver.resolve(call, claim)
             if answer is not None:
                 return answer
+            if claim is None and guarded and call.run.retrying:
+                await _refuse_rewording(call, journal)
             try:
                 return await proceed(call)
             except (OutcomeUnknown, ToolOutputInvalid):
@@ -131,6 +135,22 @@ class Recall:
                 raise
 
         return recall
+
+
+async def _refuse_rewording(call: Call[Any], journal: Journal) -> None:
+    """Refuse a write of a request planned afresh, if an earlier plan did (or may have done) the same in other words."""
+    run, name = call.run, call.tool.name
+    for claim in await journal.claims_of(run.root_run_id):
+        if claim.tool == name and claim.run_id != run.root_run_id and claim.state is not ClaimState.FAILED_CLEAN:
+            call.refuse(
+                ToolDenied(
+                    f"{name}: an earlier plan of this request has a {claim.state} write of this tool with other"
+                    " arguments; name what identifies the effect (identity), or declare repeat: allow, or an approval",
+                    for_model="An earlier attempt at this task has used this tool with other arguments. Not executed.",
+                    details={"policy": "reworded_retry", "key": claim.key.hex()},
+                )
+            )
+            return
 
 
 class ClaimGuard:

@@ -205,7 +205,7 @@ class Journal(Protocol):
         ...
 
     async def claims_of(self, run_id: str) -> list[Claim]:
-        """Return the claims of a root run in order of key and seq."""
+        """Return the claims of the request that a root run belongs to, earlier runs of it included, by key and seq."""
         ...
 
 

@@ -196,16 +196,17 @@ def find(db: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
 
 
 def claims_of(db: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a root run, by key and seq."""
-    run = db.execute("select request_time_ms from runs where run_id = ?", (run_id,)).fetchone()
+    """Return the rows of the request that a root run belongs to, by key and seq."""
+    run = db.execute("select request_time_ms, tenant_id, request_id from runs where run_id = ?", (run_id,)).fetchone()
     if run is None:
         return []
     # All keys of a request begin with its time: a short range, instead of an index that every claim would pay for.
     low = int(run[0]).to_bytes(8, "big")
     high = (int(run[0]) + 1).to_bytes(8, "big")
     return db.execute(
-        f"select {_COLUMNS} from journal where key >= ? and key < ? and run_id = ? order by key, seq",  # noqa: S608
-        (low, high, run_id),
+        f"select {_COLUMNS} from journal where key >= ? and key < ? and tenant_id = ? and request_id = ? "  # noqa: S608
+        "order by key, seq",
+        (low, high, *run[1:]),
     ).fetchall()
 
 

@@ -69,6 +69,7 @@ class ScopeMaker:
             policy=self.policy.view(request.tenant_id, request.allow),
             trace=self._trace(run_id, request.tenant_id, request_id, request.agent),
             keyed=request.request_id is not None,
+            retrying=request.retry is True,
         )
         new = NewRun(
             run_id, request.tenant_id, request_id, request.agent, payload_hash, run_id, "", request.task_json()
@@ -100,6 +101,7 @@ class ScopeMaker:
             started_s=now_s,
             deadline_s=deadline_s,
             observing=parent.observing,
+            retrying=parent.retrying,
             meter=Meter(own, parent.meter),
             loops=LoopDetector(self.loops),
             policy=policy,

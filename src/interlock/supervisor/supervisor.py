@@ -36,6 +36,8 @@ __all__ = ["OpenRun", "Supervisor"]
 WAIT_POLL_S = 0.05
 # What a cancelled agent gets before its run is closed without it.
 CANCEL_GRACE_S = 1.0
+# How long closing waits for runs to take notice.
+CLOSE_PATIENCE_S = 5.0
 
 
 class Supervisor:
@@ -187,11 +189,13 @@ class Supervisor:
         return await self._secretary.close(run, judge(run, error=error))
 
     async def aclose(self) -> None:
-        """Stop every run under way and wait until it has settled."""
+        """Stop every run under way and wait until it has settled; one whose block is not left is not waited for."""
         for run in list(self._live):
             run.stop(Stop(StopReason.CANCELLED, "the gate was closed"))
-        while self._live:
+        waited_s = 0.0
+        while self._live and waited_s < CLOSE_PATIENCE_S:
             await self._machinery.clock.sleep(WAIT_POLL_S)
+            waited_s += WAIT_POLL_S
 
 
 class OpenRun(Opened[Run]):
