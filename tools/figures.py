@@ -59,7 +59,7 @@ def spent(outcome: Outcome) -> str:
 def said(scenario: ScenarioReport, what: str) -> str:
     """Return the article's own figure."""
     words = {"the research agent": "research agent"}
-    return scenario.reported.get(words.get(what, what), "–")
+    return scenario.reported.get(words.get(what, what), "-")
 
 
 def evidence_table(reports: list[DrillReport]) -> str:
