@@ -60,6 +60,17 @@ def test_an_attempt_in_time_is_left_alone(make_rig, tool):
     assert attempt(make_rig, tool, quick)[:2] == ("done", pytest.approx(4.9))
 
 
+def test_a_timer_does_not_outlive_its_attempt(make_rig, tool):
+    async def main():
+        rig = make_rig(LoopClock())
+        spec = tool(nothing)
+        await guarded(rig, spec, quick)(rig.call(spec))
+        await asyncio.sleep(60)  # would be cancelled
+        return "undisturbed"
+
+    assert run_virtual(main()) == "undisturbed"
+
+
 def test_an_attempt_that_takes_too_long_is_cut(make_rig, tool):
     error, took_s, _ = attempt(make_rig, tool, hang)
     assert type(error) is TimeoutError
