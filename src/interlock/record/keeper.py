@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from interlock.record.background import GATHER_S, BackgroundQueue
-from interlock.record.trace import CallEntry, Entry, Trace
+from interlock.record.trace import Entry, Trace, row, unpack
 
 __all__ = ["TraceKeeper"]
 
@@ -18,7 +18,7 @@ class TraceKeeper(BackgroundQueue):
     """Hands the calls of all runs to a store; its `call` is a sink of the recorder.
 
     Args:
-        keep: Takes a run's id and some rows of its trace (`CallEntry.row`, each with its `seq`), and queues them.
+        keep: Takes a run's id and some rows of its trace (`trace.row`, each with its `seq`), and queues them.
 
     Attributes:
         lost: Calls that could not be kept.
@@ -35,8 +35,8 @@ class TraceKeeper(BackgroundQueue):
     def handle(self, items: Sequence[tuple[Trace, Entry]]) -> None:
         """Hand a batch over, run by run."""
         runs: dict[str, list[dict[str, Any]]] = {}
-        for trace, entry in items:
-            runs.setdefault(trace.run_id, []).append(CallEntry.read(entry).row())
+        for trace, (kind, numbers) in items:
+            runs.setdefault(trace.run_id, []).append(row(kind, *unpack(numbers)))
         for run_id, rows in runs.items():
             try:
                 self._keep(run_id, rows)

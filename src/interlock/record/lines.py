@@ -16,7 +16,7 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.record.background import GATHER_S
 from interlock.record.redact import DEFAULT_KEYS, Redactor
-from interlock.record.trace import CallEntry, Entry, Trace
+from interlock.record.trace import Entry, Trace, step_of, unpack
 from interlock.record.writer import LineWriter, json_line
 
 __all__ = ["LineSink", "LoggingOptions"]
@@ -115,15 +115,15 @@ class LineSink:
         return self._finish(line)
 
     def _call_line(self, trace: Trace, entry: Entry, args_json: bytes | None) -> dict[str, Any]:
-        kind, seq, turn, attempts, at, duration_s, digest = CallEntry.read(entry)
-        tool, status, effect, more = kind
+        tool, status, effect, more = entry[0]
+        seq, turn, attempts, at, duration_s, digest = unpack(entry[1])
         line: dict[str, Any] = {
             "timestamp": self._stamps.text(at),
             "level": "info" if status in ANSWERED else "warning",
             "event": "call",
             "run_id": trace.run_id,
             "tenant_id": trace.tenant_id,
-            "step": turn - 1 if turn else seq - 1,
+            "step": step_of(seq, turn),
             "tool": tool,
             "args_hash": digest.hex(),
             "elapsed_s": round(duration_s, 6),
@@ -133,7 +133,7 @@ class LineSink:
             "attempts": attempts,
         }
         if more is not None:
-            line |= {name: value for name, value in more._asdict().items() if value}
+            line |= more.facts()
         if args_json is not None:
             line[ARGS] = self._redactor.value(orjson.loads(args_json))
         return line

@@ -9,12 +9,11 @@ collector nothing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from interlock.core.calls import RunFacts
 
-__all__ = ["CallEntry", "Entry", "Kind", "Recorded", "Refused", "Trace", "pack"]
+__all__ = ["Entry", "Kind", "Recorded", "Refused", "Trace", "pack", "row", "step_of", "unpack"]
 
 KEPT = 2_000
 # Old entries are let go many at a time, so that a long run pays nothing for each.
@@ -25,6 +24,7 @@ _NUMBERS = struct.Struct("<IIHdf16s")
 _SIZE = _NUMBERS.size
 
 pack = _NUMBERS.pack
+unpack = _NUMBERS.unpack
 
 
 class Refused(NamedTuple):
@@ -41,6 +41,10 @@ class Refused(NamedTuple):
     policy: str | None
     key: str | None
     would_have: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known, by name."""
+        return {name: value for name, value in self._asdict().items() if value}
 
 
 class Kind(NamedTuple):
@@ -63,52 +67,38 @@ Entry = tuple[Kind, bytes]
 """One call as a run keeps it: its words, and its numbers as `pack` makes them."""
 
 
-class CallEntry(NamedTuple):
-    """One call as it is read.
+def row(
+    kind: Kind, seq: int, turn: int, attempts: int, ended_at: float, duration_s: float, digest: bytes
+) -> dict[str, Any]:
+    """Return a call as a row of the record: five fields as operators know them, then the rest.
 
-    Attributes:
+    Args:
         seq: Number of the call in its run, from 1. turn: model turn that proposed it, 0 before the first.
         attempts: Tries on the wire; 0 where nothing was sent.
         ended_at: Wall-clock seconds (Unix). duration_s: from the proposal to the answer, waits included.
         digest: Keyed digest of the arguments.
     """
+    tool, status, effect, more = kind
+    found: dict[str, Any] = {
+        "step": step_of(seq, turn),
+        "tool": tool,
+        "args_hash": digest.hex(),
+        "duration_ms": round(duration_s * 1e3, 3),
+        "status": status,
+        "seq": seq,
+        "effect": effect,
+        "attempts": attempts,
+        "batch": turn or -seq,  # without turns every call is a batch of its own
+        "ended_at": int(ended_at * 1e3) / 1e3,
+    }
+    if more is not None:
+        found |= more.facts()
+    return found
 
-    kind: Kind
-    seq: int
-    turn: int
-    attempts: int
-    ended_at: float
-    duration_s: float
-    digest: bytes
 
-    @classmethod
-    def read(cls, entry: Entry) -> CallEntry:
-        """Read one entry."""
-        return cls(entry[0], *_NUMBERS.unpack(entry[1]))
-
-    @property
-    def step(self) -> int:
-        """Model turn from 0; in a run that declares no turns every call is a step."""
-        return self.turn - 1 if self.turn else self.seq - 1
-
-    def row(self) -> dict[str, Any]:
-        """Return the entry as a row of the record: five fields as operators know them, then the rest."""
-        kind = self.kind
-        row: dict[str, Any] = {
-            "step": self.step,
-            "tool": kind.tool,
-            "args_hash": self.digest.hex(),
-            "duration_ms": round(self.duration_s * 1e3, 3),
-            "status": kind.status,
-            "seq": self.seq,
-            "effect": kind.effect,
-            "attempts": self.attempts,
-            "batch": self.turn or -self.seq,  # without turns every call is a batch of its own
-            "ended_at": round(self.ended_at, 3),
-        }
-        if kind.more is not None:
-            row |= {name: value for name, value in kind.more._asdict().items() if value}
-        return row
+def step_of(seq: int, turn: int) -> int:
+    """Return the model turn from 0; in a run that declares no turns every call is a step."""
+    return turn - 1 if turn else seq - 1
 
 
 class Trace:
@@ -150,13 +140,11 @@ class Trace:
         """How many calls are no longer kept."""
         return max(0, self.added - self._kept)
 
-    def calls(self) -> list[CallEntry]:
-        """Return the calls kept, oldest first."""
-        return list(self._read())
-
     def rows(self) -> list[dict[str, Any]]:
         """Return the calls kept as rows of the record, oldest first."""
-        return [call.row() for call in self._read()]
+        kinds = self._kinds[-self._kept :]
+        numbers = bytes(self._numbers[-len(kinds) * _SIZE :]) if kinds else b""
+        return [row(kind, *unpacked) for kind, unpacked in zip(kinds, _NUMBERS.iter_unpack(numbers), strict=True)]
 
     def would_have(self) -> list[str]:
         """Return the distinct reasons that an observing run did not refuse with, in order of appearance."""
@@ -165,12 +153,6 @@ class Trace:
             if kind.more is not None:
                 found.update(dict.fromkeys(kind.more.would_have))
         return list(found)
-
-    def _read(self) -> Iterator[CallEntry]:
-        kinds = self._kinds[-self._kept :]
-        numbers = bytes(self._numbers[-len(kinds) * _SIZE :]) if kinds else b""
-        for kind, unpacked in zip(kinds, _NUMBERS.iter_unpack(numbers), strict=True):
-            yield CallEntry(kind, *unpacked)
 
 
 class Recorded(RunFacts):
