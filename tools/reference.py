@@ -6,9 +6,10 @@ python tools/reference.py --check    fails if a page is not what the code says
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from typer.main import get_group
 
 from interlock.cli.app import VERBS
-from interlock.config.settings import PROFILES, json_schema
+from interlock.config.settings import PROFILES, Settings, json_schema
 from interlock.core.reasons import EXIT_CODES, PARKING_REASONS, SEVERITIES, StopReason
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ def _walk(node: dict[str, Any], path: str, whole: dict[str, Any]) -> Iterator[Ke
         below = _resolved(child, whole)
         text = child.get("description") or below.get("description", "")
         section = "properties" in below
-        default = None if section else _default(name, child, node)
+        default = None if section else _default(dotted, child, node)
         yield Key(dotted, _kind(child, whole), default, text)
         yield from _inside(below, dotted, whole)
 
@@ -110,10 +111,26 @@ def _plural(kind: str) -> str:
     return {"text": "texts", "a stop reason": "stop reasons"}.get(kind, kind.replace("number", "numbers"))
 
 
-def _default(name: str, node: dict[str, Any], parent: dict[str, Any]) -> str:
+def _default(path: str, node: dict[str, Any], parent: dict[str, Any]) -> str:
+    *above, name = path.split(".")
     if name in parent.get("required", ()):
         return "none: must be given"
-    return f"`{_yaml(node.get('default', {} if node.get('type') == 'object' else None))}`"
+    if "*" in above:
+        return f"`{_yaml(node.get('default', {} if node.get('type') == 'object' else None))}`"
+    # The schema does not know defaults that are made by a factory; the settings themselves do.
+    return f"`{_yaml(_plain(functools.reduce(getattr, (*above, name), Settings())))}`"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case frozenset():
+            return sorted(map(_plain, value))
+        case tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return getattr(value, "value", value)
 
 
 def _yaml(value: Any) -> str:

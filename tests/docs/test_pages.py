@@ -71,6 +71,30 @@ def test_guard_pages_have_the_fixed_headings(guard):
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
 
 
+def plain(default: str) -> str:
+    """A default as a person writes it: without brackets, backticks and separators of thousands."""
+    text = default.replace("`", "").strip("[]{}")
+    return re.sub(r"(?<=\d),(?=\d{3})", "", text).removesuffix(".0")
+
+
+@pytest.mark.parametrize("guard", sorted(GUARD_PAGES))
+def test_the_defaults_of_a_guard_are_those_of_the_code(guard):
+    section = prose(GUARD_PAGES[guard]).split("## Defaults\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", section, re.MULTILINE)
+    known = {key.path: plain(key.default) for key in config_keys() if key.default is not None}
+    wrong = []
+    for names, values in rows:
+        for name, value in zip(
+            re.findall(r"`([^`]+)`", names), values.split(", ") if "`, `" in names else [values], strict=True
+        ):
+            default = known.get(name)
+            # Nothing, or something long, is said in words; a number or a switch is said exactly.
+            exact = default is not None and default not in ("null", "{}", "") and len(default) < 40
+            if exact and plain(value.strip()) != default:
+                wrong.append((name, value, default))
+    assert wrong == []
+
+
 def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
