@@ -200,6 +200,12 @@ class Meter:
                 return Refused(StopReason.TOKEN_BUDGET, "agent.budgets.max_tokens", options.max_tokens)
         return None
 
+    def cancel_turn(self, held: Reservation) -> None:
+        """Take back a turn that was admitted here and then did not start."""
+        self.settle_turn(held, 0.0, 0)
+        for meter in self._chain:
+            meter.steps -= 1
+
     def settle_turn(self, held: Reservation, usd: float, tokens: int) -> None:
         """Replace what a turn held by what it cost."""
         for meter in self._chain:

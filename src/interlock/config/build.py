@@ -9,6 +9,7 @@ from typing import Any
 from interlock.budget.loops import LoopGuard, LoopOptions
 from interlock.budget.meter import MeterGuard
 from interlock.budget.prices import Prices
+from interlock.budget.tenants import TenantBudgets
 from interlock.config.declarations import Declarations
 from interlock.config.opening import open_store
 from interlock.config.options import (
@@ -21,6 +22,7 @@ from interlock.config.options import (
     policy_options,
     render_with,
     retries_for,
+    tenant_caps,
     timeout_for,
 )
 from interlock.config.sections import Settings
@@ -226,6 +228,7 @@ def _supervisor(
         stopping=StopOptions(agent.stop_on, agent.max_refusals, agent.on_stop == "wrap_up"),
         threads=ToolThreads(AGENT_THREADS),
         metrics=sinks.metrics,
+        tenants=TenantBudgets(store.tenants, clock, tenant_caps(settings)),
         clock=clock,
         unpriced_allowed=settings.prices_unknown == "allow",
     )

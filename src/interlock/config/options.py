@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from interlock.budget.meter import BudgetOptions
+from interlock.budget.tenants import TenantCaps
 from interlock.config.per_tool import PerTool
 from interlock.config.sections import Settings
 from interlock.config.tool_sections import LimitSettings, ToolBudget
@@ -29,6 +30,7 @@ __all__ = [
     "policy_options",
     "render_with",
     "retries_for",
+    "tenant_caps",
     "timeout_for",
 ]
 
@@ -67,7 +69,7 @@ def budgets_for(settings: Settings) -> Callable[[str], BudgetOptions]:
     base: BudgetOptions = as_options(BudgetOptions, settings.agent.budgets)
     narrowed = {}
     for name, rules in settings.tenants.items():
-        caps = {field.name: getattr(rules.budgets, field.name) for field in fields(rules.budgets)}
+        caps = {field.name: getattr(rules.budgets, field.name, None) for field in fields(BudgetOptions)}
         narrower = {
             key: cap if getattr(base, key) is None else min(cap, getattr(base, key))
             for key, cap in caps.items()
@@ -75,6 +77,14 @@ def budgets_for(settings: Settings) -> Callable[[str], BudgetOptions]:
         }
         narrowed[name] = replace(base, **narrower)
     return lambda tenant_id: narrowed.get(tenant_id, base)
+
+
+def tenant_caps(settings: Settings) -> Callable[[str], TenantCaps | None]:
+    """Return what one tenant may use over all its runs."""
+    table: dict[str, TenantCaps] = {
+        name: as_options(TenantCaps, rules.budgets) for name, rules in settings.tenants.items()
+    }
+    return table.get
 
 
 def max_calls_of(budgets: Mapping[str, ToolBudget]) -> Callable[[str], int | None]:

@@ -75,6 +75,8 @@ class NarrowBudgets:
         max_usd: Dollars.
         max_unique_calls: Calls that differ in tool or arguments.
         max_tokens: Tokens of all model turns.
+        max_usd_per_day: Dollars of all runs of this tenant together, by UTC day.
+        max_concurrent_runs: Runs of this tenant at the same time; a further one waits for its turn.
     """
 
     max_steps: Count | None = None
@@ -83,6 +85,8 @@ class NarrowBudgets:
     max_usd: Usd | None = None
     max_unique_calls: CountOrZero | None = None
     max_tokens: Tokens | None = None
+    max_usd_per_day: Usd | None = None
+    max_concurrent_runs: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)

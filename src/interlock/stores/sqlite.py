@@ -25,6 +25,7 @@ from interlock.stores.database import connect, migrate, translate
 from interlock.stores.owner import is_alive, this_process
 from interlock.stores.reader import FileReader, Reader, WriterReader
 from interlock.stores.seal import Replay, Seal, load_keys
+from interlock.stores.tenants import SqliteTenants
 from interlock.stores.turnlock import TurnLock
 from interlock.stores.writer import InlineWriter, Writer, WriterOptions, WriterThread
 
@@ -52,7 +53,7 @@ atexit.register(_at_exit)
 
 
 class SqliteStore:
-    """Ports `Journal` and `RunStore`; `switches` is a `SwitchStore`, `approvals` an `ApprovalStore`.
+    """Ports `Journal` and `RunStore`, and in attributes the narrower ones: switches, approvals, tenants.
 
     Opens (and, where needed, makes) the file at once. Use it from any event loop of this process; not after
     a fork. `close()` writes what is queued.
@@ -108,6 +109,7 @@ class SqliteStore:
         self._me = this_process()
         _stores.add(self)
         self.switches = SqliteSwitches(self._writer, self._reader, clock)
+        self.tenants = SqliteTenants(self._writer, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
 
     @property

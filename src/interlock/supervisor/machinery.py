@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interlock.budget.prices import Prices
+from interlock.budget.tenants import TenantBudgets
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
 from interlock.policy.switches import Switches
@@ -31,6 +32,7 @@ class Machinery:
     stopping: StopOptions
     threads: ToolThreads
     metrics: Metrics
+    tenants: TenantBudgets
     clock: Clock
     unpriced_allowed: bool = False
     wrap_up_s: float = 30.0

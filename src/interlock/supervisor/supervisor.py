@@ -86,7 +86,7 @@ class Supervisor:
             raise
         finally:
             deadline()
-            self._live.discard(run)
+            self._left(run)
         return await self._secretary.close(run, judge(run, work=work))
 
     async def _agent(self, agent: Callable[..., Any], run: Run, request: RunRequest) -> Any:
@@ -135,7 +135,28 @@ class Supervisor:
             scope.fence = begun.row.fence
         run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
         self._live.add(run)
-        return run
+        return await self._with_a_place(run)
+
+    async def _with_a_place(self, run: Run) -> Run | RunResult:
+        """Wait until the tenant may have one more run under way."""
+        scope = run.scope
+        try:
+            cap = await self._machinery.tenants.enter(scope.tenant_id, scope.run_id, scope.deadline_s)
+        except asyncio.CancelledError as error:
+            self._left(run)
+            self._secretary.close_soon(run, judge(run, error=error))
+            raise
+        except InterlockError as error:
+            return await self.close(run, error)
+        if cap is None:
+            return run
+        key = f"tenants.{scope.tenant_id}.budgets.max_concurrent_runs"
+        run.stop(Stop(StopReason.TIME_BUDGET, f"{key} = {cap}: no place until the run's time was up"))
+        return await self.close(run, None)
+
+    def _left(self, run: Run) -> None:
+        self._live.discard(run)
+        self._machinery.tenants.leave(run.scope.tenant_id, run.scope.run_id)
 
     async def _begin(self, new: NewRun, request: RunRequest) -> Begun | None:
         if request.request_id is None:
@@ -185,7 +206,8 @@ class Supervisor:
 
     async def close(self, run: Run, error: BaseException | None) -> RunResult:
         """See `Family.close`."""
-        self._live.discard(run)
+        if not run.scope.path:
+            self._left(run)
         return await self._secretary.close(run, judge(run, error=error))
 
     async def aclose(self) -> None:

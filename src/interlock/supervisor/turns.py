@@ -8,8 +8,9 @@ from typing import Any, Protocol, Self
 
 from interlock.budget.meter import Refused, Reservation
 from interlock.budget.prices import Usage, read_model, read_usage
+from interlock.budget.tenants import Held
 from interlock.core.calls import Stop
-from interlock.core.errors import RunStopped
+from interlock.core.errors import RunStopped, StoreUnavailable
 from interlock.core.reasons import StopReason
 from interlock.gateway.scope import RunScope
 from interlock.supervisor.bridge import Bridge, Opened
@@ -45,7 +46,19 @@ class ModelTurn(Opened["ModelTurn"]):
     that raises costs nothing.
     """
 
-    __slots__ = ("_charged", "_cut", "_cuts", "_held", "_machinery", "_model", "_run", "_worst", "number", "wrap_up")
+    __slots__ = (
+        "_charged",
+        "_cut",
+        "_cuts",
+        "_held",
+        "_held_of_tenant",
+        "_machinery",
+        "_model",
+        "_run",
+        "_worst",
+        "number",
+        "wrap_up",
+    )
 
     def __init__(
         self,
@@ -62,6 +75,7 @@ class ModelTurn(Opened["ModelTurn"]):
         self._model = model
         self._worst = None if max_output_tokens is None else Usage(input_tokens or 0, max_output_tokens)
         self._held: Reservation | None = None
+        self._held_of_tenant: Held | None = None
         self._charged: list[tuple[float, int]] = []
         self._cut: asyncio.Timeout | None = None
         self._cuts = True
@@ -82,6 +96,9 @@ class ModelTurn(Opened["ModelTurn"]):
         run = self._run
         self.wrap_up = await run.begin_turn()
         held = self._reserve()
+        if isinstance(held, Reservation):
+            refused = await self._reserve_of_tenant(held)
+            held = refused or held
         if isinstance(held, Stop):
             run.stop(held)
             raise RunStopped(held.reason, held.message, details=held.details)
@@ -121,6 +138,23 @@ class ModelTurn(Opened["ModelTurn"]):
             return Stop(error.reason, str(error), error.details)
         return held
 
+    async def _reserve_of_tenant(self, held: Reservation) -> Stop | None:
+        """Hold the turn's dollars with its tenant too; what stops it, or None."""
+        scope, tenants = self._run.scope, self._machinery.tenants
+        cap_usd = tenants.dollar_cap(scope.tenant_id)
+        if cap_usd is None or self.wrap_up:
+            return None
+        try:
+            self._held_of_tenant = await tenants.reserve(scope.tenant_id, held.usd, cap_usd)
+        except StoreUnavailable as error:
+            scope.meter.cancel_turn(held)
+            return Stop(error.reason, str(error))
+        if self._held_of_tenant is not None:
+            return None
+        scope.meter.cancel_turn(held)
+        key = f"tenants.{scope.tenant_id}.budgets.max_usd_per_day"
+        return Stop(StopReason.COST_BUDGET, f"model turn: {key} = {cap_usd:g} is used up", {"budget": key})
+
     def charge(self, usage: Any, *, model: str | None = None) -> None:
         """Charge the usage of a reply: OpenAI's or Anthropic's object, a mapping, or a `Usage`.
 
@@ -157,6 +191,8 @@ class ModelTurn(Opened["ModelTurn"]):
             else:
                 usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
             run.scope.meter.settle_turn(held, usd, tokens)
+            if self._held_of_tenant is not None:
+                self._machinery.tenants.settle(self._held_of_tenant, usd)
         try:
             if self._cut is not None:
                 await self._cut.__aexit__(type(error) if error else None, error, None)

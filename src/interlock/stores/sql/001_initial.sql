@@ -150,3 +150,17 @@ create table approvals (
 );
 create index approvals_of_effect on approvals (effect_key, policy_version);
 create index approvals_open on approvals (tenant_id, n) where state = 'pending';
+
+-- What tenants use over all their runs: dollars by UTC day, reserved ones included, and places of runs under way.
+create table tenant_spend (
+  tenant_id text not null,
+  day       text not null,
+  usd       real not null,
+  primary key (tenant_id, day)
+) without rowid;
+create table tenant_runs (
+  tenant_id text not null,
+  run_id    text not null,
+  owner     text not null,
+  primary key (tenant_id, run_id)
+) without rowid;
