@@ -12,7 +12,6 @@ import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from interlock.core.clock import SYSTEM
@@ -165,14 +164,21 @@ def _seconds(text: str, date: Any, now_s: float | None) -> float | None:
     try:
         asked_s = float(text)
     except ValueError:
-        until_s = parsedate_to_datetime(text).timestamp()
+        until_s = _http_date(text)
         # The server's own clock, where it tells it, so that ours may be wrong.
         asked_s = until_s - (_timestamp(date) or (SYSTEM.wall() if now_s is None else now_s))
     return max(0.0, asked_s) if math.isfinite(asked_s) else None
 
 
+def _http_date(text: str) -> float:
+    # Dates are rare, and the module behind this costs more to import than all of the rest here.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+    return parsedate_to_datetime(text).timestamp()
+
+
 def _timestamp(date: Any) -> float | None:
     try:
-        return parsedate_to_datetime(str(date)).timestamp()
+        return _http_date(str(date))
     except ValueError:
         return None

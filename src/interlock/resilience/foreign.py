@@ -7,11 +7,8 @@ and anything that carries an HTTP status. What is not recognised is `None` here,
 from __future__ import annotations
 
 import ssl
-import urllib.error
 from asyncio import IncompleteReadError
 from dataclasses import replace
-from http.client import HTTPException
-from http.client import InvalidURL as HttpClientInvalidURL
 from itertools import islice
 from socket import gaierror
 from typing import Any
@@ -200,14 +197,20 @@ def _of_group(group: BaseExceptionGroup[BaseException]) -> Failure:
 def _wrapped(error: BaseException) -> BaseException | None:
     """Return the error that a library has put inside its own, where the inner one knows better."""
     root = type(error).__module__.partition(".")[0]
-    if isinstance(error, urllib.error.URLError):
-        return error.reason if isinstance(error.reason, BaseException) else None
+    if _is(error, "urllib.error", "URLError"):
+        inner = getattr(error, "reason", None)
+        return inner if isinstance(inner, BaseException) else None
     if root == "requests" and type(error).__name__ in {"ConnectionError", "SSLError", "RetryError"}:
         return error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
     if root == "urllib3" and type(error).__name__ in {"MaxRetryError", "SSLError"}:
         reason = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         return reason if isinstance(reason, BaseException) else None
     return None
+
+
+def _is(error: BaseException, module: str, name: str) -> bool:
+    """Whether `error` is of this class; modules of the standard library that few tools use stay unimported too."""
+    return any(cls.__name__ == name and cls.__module__ == module for cls in type(error).__mro__)
 
 
 def _of_name(error: BaseException) -> Failure | None:
@@ -233,7 +236,7 @@ def _in_detail(error: BaseException) -> Failure:
 
 
 def _of_os(error: BaseException) -> Failure | None:
-    if isinstance(error, HttpClientInvalidURL):
+    if _is(error, "http.client", "InvalidURL"):
         return _INVALID
     if isinstance(error, ConnectionRefusedError | gaierror | ssl.SSLCertVerificationError):
         return _in_detail(error)
@@ -241,6 +244,8 @@ def _of_os(error: BaseException) -> Failure | None:
         return _in_detail(error)
     if isinstance(error, TimeoutError) or any("Timeout" in cls.__name__ for cls in type(error).__mro__):
         return _ANY_TIMEOUT
-    if isinstance(error, ConnectionError | ssl.SSLError | HTTPException | IncompleteReadError):
+    if isinstance(error, ConnectionError | ssl.SSLError | IncompleteReadError):
+        return _LOST
+    if _is(error, "http.client", "HTTPException"):
         return _LOST
     return None
