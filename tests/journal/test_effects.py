@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from desks import Desk, write
 
-from interlock.core.calls import Effect, OnUnknown, Repeat
+from interlock.core.calls import Effect, OnUnknown, Repeat, Stop
 from interlock.core.errors import (
     ConfigError,
     NotPerformed,
@@ -16,6 +16,7 @@ from interlock.core.errors import (
     ToolFailed,
     ToolOutputInvalid,
 )
+from interlock.core.reasons import StopReason
 from interlock.journal.store import ClaimState, Settlement
 from interlock.policy.switches import SwitchKind, SwitchScope
 from interlock.stores.sqlite import SqliteStore
@@ -357,6 +358,36 @@ class TestLookup:
         began_s = desk.clock.monotonic()
         await propose(await desk.run(), title="x")
         assert desk.clock.monotonic() - began_s == pytest.approx(2.0)
+
+    async def test_it_is_counted_from_the_last_send_not_the_first(self, desk):
+        desk.max_attempts = 2
+        propose = desk.guarded(self.tool(desk))
+
+        async def refused_after_10_s():
+            desk.clock.advance(10.0)
+            return "refused"
+
+        async def gone_after_4_s():
+            desk.clock.advance(4.0)
+            return "gone"
+
+        desk.remote.plan = [refused_after_10_s, gone_after_4_s]
+        began_s = desk.clock.monotonic()
+        assert (await propose(await desk.run(), title="x")).status == "success"
+        assert desk.clock.monotonic() - began_s == pytest.approx(10.0 + 15.0)
+
+    async def test_a_run_that_is_being_stopped_does_not_wait_for_a_no_to_count(self, desk):
+        run = await desk.run()
+
+        async def lookup(**_):
+            run.stop = Stop(StopReason.KILLED)
+
+        propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lookup))
+        desk.remote.plan = ["gone"]
+        began_s = desk.clock.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            await propose(run, title="x")
+        assert desk.clock.monotonic() - began_s < 1.0
 
     async def test_a_no_that_would_count_only_after_the_deadline_stays_a_doubt(self, desk):
         propose = desk.guarded(self.tool(desk))

@@ -44,6 +44,7 @@ async def test_what_stands_is_returned_and_not_touched(scene, settlement):
 async def test_a_released_claim_is_taken_anew_and_its_history_kept(scene):
     await scene.begin()
     await scene.claim()
+    await scene.store.resend(scene.key(), "r1", 1)
     await scene.settle(Settlement(ClaimState.FAILED_CLEAN, evidence=({"attempt": 1},), by="tool", reason="refused"))
     scene.clock.advance(5.0)
     assert await scene.claim(seq=7) is None

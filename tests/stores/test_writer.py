@@ -91,6 +91,29 @@ async def test_many_share_a_commit(writer):
     assert writer.batches - before < 20
 
 
+async def test_more_than_one_commit_may_hold_is_written_at_once_all_the_same(db, path):
+    writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, WriterOptions(linger_s=3600.0, batch=3))
+    await asyncio.gather(*(writer.submit(add, f"w{i}") for i in range(20)))
+    assert len(words(path)) == 20
+    writer.close()
+
+
+async def test_a_stalled_disk_is_told_to_those_whose_work_is_under_way_and_to_those_behind_them(db, path):
+    writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, WriterOptions(patience_s=0.1))
+    entered, stalled = threading.Event(), threading.Event()
+    under_way = writer.submit(lambda db: (entered.set(), stalled.wait(), add(db, "a")))
+    await asyncio.to_thread(entered.wait)
+    behind = writer.submit(add, "b")
+    for waiting in (under_way, behind):
+        with pytest.raises(StoreUnavailable, match="the disk is stalled"):
+            await waiting
+    stalled.set()
+    await writer.submit(add, "c")
+    # It is not known of the one whether it is durable (here it is); the other has been taken back.
+    assert words(path) == ["a", "c"]
+    writer.close()
+
+
 async def test_one_who_refuses_leaves_the_others_alone(writer, path):
     def refuse(_db):
         raise Refused("no")
