@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ __all__ = ["PROFILES", "Settings", "json_schema", "load_settings", "profile_text
 
 PROFILES = ("default", "article", "support", "coding", "research")
 STORE_VARIABLE = "INTERLOCK_STORE"
+_SHIPPED = Path(__file__).with_name("profiles")
 
 
 def load_settings(source: str | Path | Mapping[str, Any] | None = None, *, profile: str | None = None) -> Settings:
@@ -77,7 +77,7 @@ def profile_text(name: str) -> str:
     """Return the YAML of a shipped profile, comments included."""
     if name not in PROFILES:
         raise ConfigError(f"no profile is called {name!r}: it must be one of {', '.join(PROFILES)}")
-    return (resources.files("interlock.config") / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def store_url(settings: Settings, explicit: str | None = None, environ: Mapping[str, str] = os.environ) -> str:

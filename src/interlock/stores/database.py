@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from importlib import resources
 from pathlib import Path
 
 from interlock.core.errors import ConfigError, InterlockError, StoreUnavailable
@@ -17,6 +16,7 @@ __all__ = ["SCHEMA_VERSION", "connect", "connect_reader", "is_busy", "is_store_f
 # "ILCK": tells our files from other people's SQLite files.
 APPLICATION_ID = 0x494C434B
 SECRET_BYTES = 32
+_SQL = Path(__file__).with_name("sql")
 _MIGRATIONS = ("001_initial.sql",)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -141,5 +141,5 @@ def _version(db: sqlite3.Connection, path: str) -> int:
 
 def _statements(name: str) -> list[str]:
     """Split a migration at the semicolons that end a line."""
-    text = resources.files("interlock.stores").joinpath("sql", name).read_text(encoding="utf-8")
+    text = (_SQL / name).read_text(encoding="utf-8")
     return [part for part in text.split(";\n") if part.strip()]
