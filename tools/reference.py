@@ -10,7 +10,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,17 @@ from typer.main import get_group
 from interlock.cli.app import VERBS
 from interlock.config.settings import PROFILES, Settings, json_schema
 from interlock.core.reasons import EXIT_CODES, PARKING_REASONS, SEVERITIES, StopReason
+from interlock.gateway.pipeline import Funnel
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from api_reference import WRITTEN, api_page  # noqa: E402 - beside this file
+
+from requirements import REQUIREMENTS, SECTIONS  # noqa: E402 - beside the tests
+
+GUARDS = {field.name for field in fields(Funnel)}
 PAGES = ROOT / "docs" / "reference"
-WRITTEN = "<!-- written by tools/reference.py; `make docs` renews it -->"
 
 
 @dataclass(frozen=True)
@@ -261,9 +268,31 @@ def reasons_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def checklist_page() -> str:
+    """Return the article's checklist, with what meets each item."""
+    lines = [
+        "# The article's checklist",
+        "",
+        WRITTEN,
+        "",
+        "Each item, what provides it, and how many tests prove it. `make checklist` switches each guard off in a copy",
+        "of the source and requires that one of these tests fails. The manifest is `tests/requirements.py`.",
+    ]
+    for section, items in SECTIONS.items():
+        lines += ["", f"## {section}", "", "| Item | Part | Guard | Tests |", "|---|---|---|---|"]
+        for item in items:
+            for met in (r for r in REQUIREMENTS if r.item == item):
+                guard = f"[{met.guard}](../guards/{met.guard}.md)" if met.guard in GUARDS else met.guard
+                state = f"not in this version: {met.not_yet}" if met.not_yet else str(len(met.tests))
+                lines.append(f"| {item} | {met.part} | {guard} | {state} |")
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Return the reference pages as they should be."""
     return {
+        PAGES / "api.md": api_page(),
+        PAGES / "checklist.md": checklist_page(),
         PAGES / "config.md": config_page(),
         PAGES / "cli.md": cli_page(),
         PAGES / "stop-reasons.md": reasons_page(),

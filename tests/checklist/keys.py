@@ -743,3 +743,35 @@ async def record_calls(make, config, tmp_path):
     run_id = (await gate.run(agent, "t")).run_id
     await gate.aclose()
     return [row["tool"] for row in await make(store=address).house().store.calls_of(run_id)]
+
+
+@probe(
+    "tenants.*.budgets.max_usd_per_day", (0.15, ["success", "cost_budget"]), (5.0, ["success", "success"]), prices=PRICE
+)
+async def usd_per_day(make, config, tmp_path):
+    gate = make(config)
+
+    async def agent(run, task):
+        await run.model(ask, 100, model="small", max_output_tokens=1, input_tokens=100)
+
+    return [str((await gate.run(agent, "t", tenant_id="acme")).reason) for _ in range(2)]
+
+
+@probe("tenants.*.budgets.max_concurrent_runs", (1, False), (2, True))
+async def concurrent_runs(make, config, tmp_path):
+    gate = make(config)
+    together, working = asyncio.Event(), []
+
+    async def agent(run, task):
+        working.append(task)
+        if len(working) == 2:
+            together.set()
+        try:
+            async with asyncio.timeout(0.1):
+                await together.wait()
+        except TimeoutError:
+            pass
+        working.remove(task)
+
+    await asyncio.gather(*(gate.run(agent, n, tenant_id="acme") for n in range(2)))
+    return together.is_set()
