@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import interlock
 from benchmarks.work import ALLOW, DENY, TOOL, Found, arguments
 
-__all__ = ["make_gate", "many_globs", "read_run"]
+__all__ = ["Agent", "make_gate", "many_globs", "read_run", "yielding_run"]
+
+Agent = Callable[[interlock.Run, Any], Awaitable[str]]
 
 MANY = 1_000_000
 
@@ -50,4 +53,12 @@ async def read_run(run: interlock.Run, task: Any) -> str:
     """An agent of 25 reads."""
     for i in range(25):
         await run.call(TOOL, arguments(i))
+    return "done"
+
+
+async def yielding_run(run: interlock.Run, task: Any) -> str:
+    """The same, giving way to other runs after each read."""
+    for i in range(25):
+        await run.call(TOOL, arguments(i))
+        await asyncio.sleep(0)
     return "done"

@@ -14,7 +14,7 @@ from typing import Any
 import interlock
 from benchmarks.floor import Floor
 from benchmarks.floor import Run as FloorRun
-from benchmarks.gates import make_gate, many_globs, read_run
+from benchmarks.gates import Agent, make_gate, many_globs, read_run, yielding_run
 from benchmarks.kit import Bench, Watch
 from benchmarks.stack_of_libraries import Run as StackRun
 from benchmarks.stack_of_libraries import StackOfLibraries
@@ -94,15 +94,15 @@ def late(gate: interlock.Interlock) -> Sample:
     return sample
 
 
-def runs(gate: interlock.Interlock, count: int, *, at_once: bool) -> Sample:
+def runs(gate: interlock.Interlock, agent: Agent, count: int, *, at_once: bool) -> Sample:
     """Return a case: whole runs of 25 reads, one after the other or all at once; start and end are counted."""
 
     async def sample(_: int, watch: Watch) -> None:
         watch.start()
         if at_once:
-            results = await asyncio.gather(*(gate.run(read_run, i, tenant_id="acme") for i in range(count)))
+            results = await asyncio.gather(*(gate.run(agent, i, tenant_id="acme") for i in range(count)))
         else:
-            results = [await gate.run(read_run, i, tenant_id="acme") for i in range(count)]
+            results = [await gate.run(agent, i, tenant_id="acme") for i in range(count)]
         watch.stop(count * CALLS_A_RUN)
         assert all(result.ok and result.tool_calls == CALLS_A_RUN for result in results)
 
@@ -171,10 +171,8 @@ class GuardedRead:
             bench.add("interlock, step 25", early(position), n=1)
             bench.add("interlock, step 10,000", late(position), n=1)
             whole = self._gate("whole")
-            bench.add("runs of 25 reads", runs(whole, 200, at_once=False), n=1)
-            crowd = self._gate("crowd", search_later)
-            bench.add("runs of 25 reads, tool waits", runs(crowd, 200, at_once=False), n=1)
-            bench.add("1,000 runs at once, tool waits", runs(crowd, CONCURRENT, at_once=True), n=1)
+            bench.add("runs of 25 reads", runs(whole, read_run, 200, at_once=False), n=1)
+            bench.add("1,000 runs at once", runs(whole, yielding_run, CONCURRENT, at_once=True), n=1)
             await bench.run()
         for gate in self._gates:
             await gate.aclose()
