@@ -121,6 +121,9 @@ class TestOpening:
         store = SqliteStore("sqlite:///:memory:", environ={})
         assert store.path == ":memory:"
         store.close()
+        for nothing in ("", "sqlite:///"):
+            with pytest.raises(ConfigError, match="names no file"):
+                SqliteStore(nothing, environ={})
 
 
 class TestLocked:

@@ -214,6 +214,25 @@ async def test_the_backlog_is_bounded_and_what_is_lost_is_counted(db, path):
     writer.close()
 
 
+async def test_a_lock_that_cannot_be_had_is_told_and_does_not_end_the_writer(db, path):
+    class Broken(NoTurns):
+        broken = True
+
+        def acquire(self):
+            if self.broken:
+                raise OSError("no locks available")
+
+    turn = Broken()
+    writer = WriterThread(db, turn, "test.db", SYSTEM, WriterOptions(linger_s=0.01, retry_s=0.01))
+    writer.later(add, "a")
+    with pytest.raises(StoreUnavailable, match="no locks available"):
+        await writer.submit(add, "refused")
+    turn.broken = False
+    await writer.submit(add, "b")
+    assert words(path) == ["a", "b"]
+    writer.close()
+
+
 async def test_after_closing_nothing_is_taken(writer):
     writer.later(add, "a")
     writer.close()

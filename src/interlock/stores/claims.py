@@ -8,7 +8,7 @@ standing claim are checked; only when it wrote nothing do we ask why.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -37,6 +37,8 @@ __all__ = [
     "settle",
     "settle_params",
 ]
+
+Wall = Callable[[], float]
 
 # A tool's subject may be a glob of `*` and `?`, which SQLite reads as we do.
 _HELD_UP = """
@@ -103,9 +105,10 @@ def claim_params(intent: Intent, sender: str) -> tuple[Any, ...]:
 
 
 def claim(
-    db: sqlite3.Connection, params: tuple[Any, ...], now: float, approval_id: str | None, observing: bool
+    db: sqlite3.Connection, params: tuple[Any, ...], wall: Wall, approval_id: str | None, observing: bool
 ) -> tuple[Any, ...] | None:
     """Write the intent and return None; or write nothing, and return the row that stands (see `Journal.claim`)."""
+    now = wall()  # not when it was queued: a look-up counts from here until a "no" is final
     key, tenant_id, run_id, agent, tool, fence = params[0], params[1], params[3], params[5], params[6], params[11]
     # Looked at before anything is written: one who refuses here has nothing to undo.
     if approval_id is not None and not _approved(db, approval_id, key, tenant_id, now):
@@ -127,9 +130,10 @@ def _approved(db: sqlite3.Connection, approval_id: str, key: bytes, tenant_id: s
 
 
 def resend(
-    db: sqlite3.Connection, key: bytes, run_id: str, fence: int, sender: str, now: float, observing: bool
+    db: sqlite3.Connection, key: bytes, run_id: str, fence: int, sender: str, wall: Wall, observing: bool
 ) -> tuple[Any, ...] | None:
     """Count one more send of an open claim and return None; or return the row, if it is closed by now."""
+    now = wall()
     row: tuple[Any, ...] | None = db.execute(_FIND, (key,)).fetchone()
     if row is None:
         raise Fenced("the claim is not in this store")

@@ -81,7 +81,9 @@ class SqliteStore:
         environ: Mapping[str, str] | None = None,
         options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     ) -> None:
-        self.path = str(path).removeprefix(SCHEME) or MEMORY
+        self.path = str(path).removeprefix(SCHEME)
+        if not self.path:
+            raise ConfigError("store: sqlite:/// names no file; say sqlite:///path/file.db or sqlite:///:memory:")
         self._clock = clock
         self._writer: Writer
         self._reader: Reader
@@ -143,12 +145,12 @@ class SqliteStore:
     async def claim(self, intent: Intent) -> Claim | None:
         """See `Journal`."""
         params = claims.claim_params(intent, self._me)
-        row = await self._writer.submit(claims.claim, params, self._clock.wall(), intent.approval_id, intent.observing)
+        row = await self._writer.submit(claims.claim, params, self._clock.wall, intent.approval_id, intent.observing)
         return None if row is None else claims.read_claim(row, self._seal)
 
     async def resend(self, key: bytes, run_id: str, fence: int, *, observing: bool = False) -> Claim | None:
         """See `Journal`."""
-        row = await self._writer.submit(claims.resend, key, run_id, fence, self._me, self._clock.wall(), observing)
+        row = await self._writer.submit(claims.resend, key, run_id, fence, self._me, self._clock.wall, observing)
         return None if row is None else claims.read_claim(row, self._seal)
 
     async def settle(self, key: bytes, settlement: Settlement) -> bool:

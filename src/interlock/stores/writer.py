@@ -108,8 +108,8 @@ class InlineWriter:
 
     def close(self) -> None:
         """See `Writer`."""
-        with self._lock:
-            self._closed = CLOSED
+        # Not under the lock: in the child of a fork, whoever held it is not there to let it go.
+        self._closed = self._closed or CLOSED
 
     def forked(self) -> None:
         """See `Writer`."""
@@ -214,18 +214,27 @@ class WriterThread:
             self._busy_since = self._clock.monotonic()
             if not self._watch.is_set():
                 self._watch.set()
-            self._turn.acquire()
             try:
-                batch = self._under_way = self._take()
-                outcomes = self._commit(batch)
-            finally:
-                self._turn.release()
-            self._busy_since = None
-            self._answer(batch, outcomes)
+                self._write()
+            except Exception as error:
+                # The lock cannot be had, or memory ran out: whoever waits must hear of it, and the thread live on.
+                self._failing = True
+                self._give_up(f"store {self._path}: {type(error).__name__}: {error}")
             self._under_way = []
+            self._busy_since = None
         self.lost += len(self._queue)
         self._db.close()
         self._turn.close()
+
+    def _write(self) -> None:
+        """Wait for our turn, and commit what has gathered by then."""
+        self._turn.acquire()
+        try:
+            batch = self._under_way = self._take()
+            outcomes = self._commit(batch)
+        finally:
+            self._turn.release()
+        self._answer(batch, outcomes)
 
     def _await_work(self) -> bool:
         """Sleep until there is something to write; False once closed and written (or not writable)."""
@@ -332,17 +341,16 @@ class WriterThread:
                 if not self._busy():
                     self._watch.wait()
             elif self._clock.monotonic() - since > patience_s:
-                self._give_up()
+                self._give_up(
+                    f"store {self._path}: no answer for {patience_s:g} s: another process that holds it is stopped, "
+                    "or the disk is stalled; see `interlock doctor`"
+                )
 
     def _busy(self) -> bool:
         return self._busy_since is not None or bool(self._queue)
 
-    def _give_up(self) -> None:
+    def _give_up(self, text: str) -> None:
         """Tell those who wait that the store does not answer. What is not yet begun is taken back."""
-        text = (
-            f"store {self._path}: no answer for {self._options.patience_s:g} s: another process that holds it is "
-            "stopped, or the disk is stalled; see `interlock doctor`"
-        )
         waiting: list[Item] = []
         kept: list[Item] = []
         for _ in range(len(self._queue)):
