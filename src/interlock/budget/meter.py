@@ -200,6 +200,14 @@ class Meter:
                 return Refused(StopReason.TOKEN_BUDGET, "agent.budgets.max_tokens", options.max_tokens)
         return None
 
+    def replay_turn(self, usd: float, tokens: int) -> None:
+        """Count a model turn that an earlier attempt took; it is not judged again."""
+        for meter in self._chain:
+            meter.steps += 1
+            meter.usd += usd
+            meter.tokens += tokens
+            meter._dearest_usd = max(meter._dearest_usd, usd)
+
     def cancel_turn(self, held: Reservation) -> None:
         """Take back a turn that was admitted here and then did not start."""
         self.settle_turn(held, 0.0, 0)

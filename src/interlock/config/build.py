@@ -245,7 +245,7 @@ def _supervisor(
     if sinks.records is not None:
         receivers.append(sinks.records.put)
     secretary = Secretary(store, store, store.approvals, clock, sinks.metrics, redactor, receivers, facts)
-    return Supervisor(machinery, scopes, secretary, store)
+    return Supervisor(machinery, scopes, secretary, store, store.history)
 
 
 def _before_attempt(switches: Switches, effects: Effects) -> Callable[[Call[Any]], Awaitable[None] | None]:

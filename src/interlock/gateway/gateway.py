@@ -10,9 +10,12 @@ from interlock.core.canonical import NotCanonical, canonical_json, hasher
 from interlock.core.errors import InterlockError, InvalidArguments
 from interlock.gateway.pipeline import Funnel
 from interlock.gateway.scope import RunScope
+from interlock.gateway.tape import Tape, restored
 from interlock.gateway.tools import Registry
+from interlock.journal.replay import CallRecord
 from interlock.validation.inputs import invalid_arguments
 from interlock.validation.mismatch import SchemaMismatch
+from interlock.validation.outputs import rebuild
 
 __all__ = ["Gateway"]
 
@@ -97,11 +100,27 @@ class Gateway:
         call = Call(
             run, tool, valid, args_json, self._digest(args_json), effect, seq, run.turn, batch, invalid, tool_call_id
         )
+        if run.tape is not None:
+            return await self._on_tape(call, funnel, run.tape)
         try:
             return await funnel(call)
         except InterlockError as error:
             error.executed = call.attempts > 0
             raise
+
+    async def _on_tape(self, call: Call[RunScope], funnel: Proceed[RunScope], tape: Tape) -> Answer:
+        """Answer a call from what an earlier attempt of its run recorded; or make it, and record it."""
+        record = tape.find(call)
+        if record is not None:
+            return await self._funnel.recorder(call.tool, _from_record(record))(call)
+        try:
+            answer = await funnel(call)
+        except InterlockError as error:
+            error.executed = call.attempts > 0
+            tape.keep(call, None, error)
+            raise
+        tape.keep(call, answer, None)
+        return answer
 
     def tool(self, name: str) -> ToolSpec:
         """Return a tool as the funnel sees it: registered and settled by the configuration, or unknown."""
@@ -120,6 +139,24 @@ class Gateway:
         tool = self._settled(spec)
         found = self._known[name] = (tool, self._funnel.fold(tool))
         return found
+
+
+def _from_record(record: CallRecord) -> Proceed[RunScope]:
+    """Return what stands for the rest of the funnel: the recorded outcome, fed to loops and meter, not judged again."""
+
+    async def replayed(call: Call[RunScope]) -> Answer:
+        run = call.run
+        answer = None
+        if record.value is not None:
+            answer = Answer(rebuild(call.tool, record.value), record.value, "replayed")
+        run.meter.count_answered()
+        key, output = hash((call.tool.name, call.digest)), hash(record.value or record.error)
+        run.loops.settle(key, output, call.batch, call.turn or call.seq, answer)
+        if answer is not None:
+            return answer
+        raise restored(record.error or b"{}")
+
+    return replayed
 
 
 def _unfit(tool: ToolSpec, args: Mapping[str, Any], error: Exception) -> tuple[dict[str, Any], bytes, InvalidArguments]:

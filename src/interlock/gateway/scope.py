@@ -6,6 +6,7 @@ from interlock.budget.loops import LoopDetector, Looped
 from interlock.budget.meter import Meter
 from interlock.core.calls import Stop
 from interlock.core.clock import Clock
+from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
 from interlock.policy.allowlist import PolicyView, Ruled
 from interlock.record.trace import Recorded, Trace
@@ -20,6 +21,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
     Attributes:
         seq: Calls proposed so far. in_flight: calls under way.
         started_s: On the monotonic clock.
+        tape: What is recorded for a later attempt; None where nobody can ask for the run again.
         keyed: Whether the caller gave a request id, so that others may ask for the outcome.
     """
 
@@ -33,6 +35,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         "retries",
         "seq",
         "started_s",
+        "tape",
         "trace",
     )
 
@@ -68,6 +71,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.started_s = started_s
         self.deadline_s = deadline_s
         self.keyed = keyed
+        self.tape: Tape | None = None
         self.retrying = retrying
         self.observing = observing
         self.path = path

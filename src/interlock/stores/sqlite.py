@@ -22,6 +22,7 @@ from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunSta
 from interlock.stores import claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, migrate, translate
+from interlock.stores.history import SqliteHistory
 from interlock.stores.owner import is_alive, this_process
 from interlock.stores.reader import FileReader, Reader, WriterReader
 from interlock.stores.seal import Replay, Seal, load_keys
@@ -53,7 +54,7 @@ atexit.register(_at_exit)
 
 
 class SqliteStore:
-    """Ports `Journal` and `RunStore`, and in attributes the narrower ones: switches, approvals, tenants.
+    """Ports `Journal` and `RunStore`, and in attributes the narrow ones beside them.
 
     Opens (and, where needed, makes) the file at once. Use it from any event loop of this process; not after
     a fork. `close()` writes what is queued.
@@ -111,6 +112,7 @@ class SqliteStore:
         self._me = this_process()
         _stores.add(self)
         self.switches = SqliteSwitches(self._writer, self._reader, clock)
+        self.history = SqliteHistory(self._writer, self._reader, self._seal, keeps=mode is not Replay.OFF)
         self.tenants = SqliteTenants(self._writer, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
 

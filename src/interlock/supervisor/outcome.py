@@ -25,6 +25,7 @@ class Ended(Protocol):
     partial: Any
     output: Any
     doubts: list[str]
+    not_resumable: str | None
 
 
 def judge(run: Ended, *, work: asyncio.Future[Any] | None = None, error: BaseException | None = None) -> RunResult:
@@ -81,6 +82,8 @@ def _result(run: Ended, reason: StopReason, output: Any, details: dict[str, Any]
     meter = scope.meter
     if run.doubts:
         details["doubts"] = list(run.doubts)
+    if run.not_resumable is not None:
+        details["not_resumable"] = run.not_resumable
     if meter.unpriced is not None:
         details["cost_unknown"] = meter.unpriced
     if meter.overdrawn:

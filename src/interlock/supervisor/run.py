@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tools import Caller, current_run
+from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.stopping import NO_WRAP_UP, Refusals, Straggler, stops
@@ -81,6 +83,7 @@ class Run:
         self.result: RunResult | None = None
         self.scope = scope
         self.doubts: list[str] = []
+        self.not_resumable: str | None = None
         self.output: Any = None
         self._machinery = machinery
         self._family = family
@@ -257,6 +260,15 @@ class Run:
         reply_type: Any,
         usage: Callable[[Any], Any] | None,
     ) -> Any:
+        scope = self.scope
+        tape = scope.tape
+        if tape is not None and scope.stop is None:
+            record = tape.turn(scope.turn + 1)
+            if record is not None and record.reply is not None:
+                await self.begin_turn()
+                scope.turn += 1
+                scope.meter.replay_turn(record.usd, record.tokens)
+                return replies.read(record.reply, reply_type)
         async with step:
             if inspect.iscoroutinefunction(fn):
                 reply = await fn(*args, **kwargs)
@@ -265,7 +277,17 @@ class Run:
                 if inspect.isawaitable(reply):
                     reply = await reply
             step.charge_reply(reply, usage)
+            if tape is not None:
+                kept = replies.write(reply, reply_type)
+                if kept is None:
+                    self._cannot_be_resumed("a model's reply is not JSON: name its reply_type in run.model")
+                step.keep(kept)
         return reply
+
+    def _cannot_be_resumed(self, why: str) -> None:
+        if self.not_resumable is None:
+            self.not_resumable = why
+            warnings.warn(f"run {self.run_id} cannot be resumed after a crash: {why}", RuntimeWarning, stacklevel=3)
 
     async def begin_turn(self) -> bool:
         """Pass the stop boundary before a model turn; return whether it is the wrap-up turn.

@@ -110,6 +110,8 @@ class ScopeMaker:
             path=path,
             parent=parent,
         )
+        if parent.tape is not None:
+            scope.tape = parent.tape.child(path)
         new = NewRun(run_id, parent.tenant_id, parent.request_id, scope.agent, None, scope.root_run_id, path)
         return scope, new
 

@@ -11,7 +11,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
-from dataclasses import replace
 from typing import Any
 
 from interlock.budget.meter import BudgetOptions
@@ -20,7 +19,10 @@ from interlock.core.canonical import NotCanonical
 from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
+from interlock.gateway.scope import RunScope
+from interlock.gateway.tape import Tape
 from interlock.gateway.tools import Caller, current_run
+from interlock.journal.replay import History, ReplayStore
 from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
@@ -47,14 +49,22 @@ class Supervisor:
         machinery: What runs share.
         scopes: Makes the scope of a run out of a request.
         secretary: Writes down how runs end.
-        store: Where runs are claimed.
+        store: Where runs are claimed. history: where their turns and results are recorded.
     """
 
-    def __init__(self, machinery: Machinery, scopes: ScopeMaker, secretary: Secretary, store: RunStore) -> None:
+    def __init__(
+        self,
+        machinery: Machinery,
+        scopes: ScopeMaker,
+        secretary: Secretary,
+        store: RunStore,
+        history: ReplayStore,
+    ) -> None:
         self._machinery = machinery
         self._scopes = scopes
         self._secretary = secretary
         self._store = store
+        self._history = history
         self._live: set[Run] = set()
 
     # -- a whole run
@@ -127,12 +137,17 @@ class Supervisor:
                 request_id=new.request_id,
                 details={"error": type(error).__name__, "message": str(error)},
             )
+        if begun is not None and not begun.fresh:
+            return await self._standing(begun.row, request, new, wait_s)
+        return await self._opened(scope, begun, History())
+
+    async def _opened(self, scope: RunScope, begun: Begun | None, history: History) -> Run | RunResult:
         if begun is not None:
-            if not begun.fresh:
-                return await self._standing(begun.row, request, new, wait_s)
             scope.run_id = scope.root_run_id = scope.trace.run_id = begun.row.run_id
             scope.request_time_ms = begun.row.request_time_ms
             scope.fence = begun.row.fence
+            if self._history.keeps:
+                scope.tape = Tape(self._history, scope.run_id, history)
         run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
         self._live.add(run)
         return await self._with_a_place(run)
@@ -161,7 +176,7 @@ class Supervisor:
     async def _begin(self, new: NewRun, request: RunRequest) -> Begun | None:
         if request.request_id is None:
             return None
-        return await self._store.begin(new, retry=request.retry is True, resume=request.retry == "resume")
+        return await self._store.begin(new, retry=request.retry is True)
 
     async def _standing(self, row: RunRow, request: RunRequest, new: NewRun, wait_s: float | None) -> Run | RunResult:
         if row.payload_hash != new.payload_hash:
@@ -177,9 +192,26 @@ class Supervisor:
             if found is None:
                 return _refused(request, f"run {row.run_id} is gone from the store", row.run_id)
             row = found
-        if row.state is RunState.PARKED and request.retry is False and await self._secretary.may_go_on(row):
-            return await self._open(_resuming(request), wait_s)
+        if row.state is RunState.PARKED and (request.retry == "resume" or await self._secretary.may_go_on(row)):
+            return await self._resume(row, request, wait_s)
         return stored_result(row)
+
+    async def _resume(self, row: RunRow, request: RunRequest, wait_s: float | None) -> Run | RunResult:
+        """Enter a parked run again: what it decided so far is answered from its record."""
+        history = await self._history.history(row.run_id) if self._history.keeps else None
+        if history is None or not history.complete:
+            result = stored_result(row)
+            result.details["not_resumable"] = "its model turns were not recorded (replay: off, or run.step)"
+            return result
+        scope, new = self._scopes.root(request)
+        begun = await self._store.begin(new, resume=True)
+        if not begun.fresh:
+            return await self._standing(begun.row, request, new, wait_s)
+        # The time that the run has used counts on.
+        used_s = float((row.record or {}).get("duration_s") or 0.0)
+        scope.started_s -= used_s
+        scope.deadline_s -= used_s
+        return await self._opened(scope, begun, history)
 
     def open_child(
         self, parent: Run, name: str, budgets: Mapping[str, Any] | BudgetOptions | None, allow: Sequence[str] | None
@@ -289,7 +321,3 @@ def _refused(request: RunRequest, message: str, run_id: str = "") -> RunResult:
         request_id=str(request.request_id or "")[:80],
         details={"error": "InvalidInput", "message": message},
     )
-
-
-def _resuming(request: RunRequest) -> RunRequest:
-    return replace(request, retry="resume")

@@ -54,6 +54,7 @@ class ModelTurn(Opened["ModelTurn"]):
         "_held_of_tenant",
         "_machinery",
         "_model",
+        "_reply",
         "_run",
         "_worst",
         "number",
@@ -79,6 +80,7 @@ class ModelTurn(Opened["ModelTurn"]):
         self._charged: list[tuple[float, int]] = []
         self._cut: asyncio.Timeout | None = None
         self._cuts = True
+        self._reply: bytes | None = None
         self.number = 0
         self.wrap_up = False
 
@@ -155,6 +157,10 @@ class ModelTurn(Opened["ModelTurn"]):
         key = f"tenants.{scope.tenant_id}.budgets.max_usd_per_day"
         return Stop(StopReason.COST_BUDGET, f"model turn: {key} = {cap_usd:g} is used up", {"budget": key})
 
+    def keep(self, reply: bytes | None) -> None:
+        """Record the reply, as JSON, for a later attempt of the run; without one the run is not entered again."""
+        self._reply = reply
+
     def charge(self, usage: Any, *, model: str | None = None) -> None:
         """Charge the usage of a reply: OpenAI's or Anthropic's object, a mapping, or a `Usage`.
 
@@ -191,6 +197,9 @@ class ModelTurn(Opened["ModelTurn"]):
             else:
                 usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
             run.scope.meter.settle_turn(held, usd, tokens)
+            if run.scope.tape is not None and not self.wrap_up:
+                reply = self._reply if error is None else None
+                run.scope.tape.keep_turn(self.number, reply, self._model or "", usd, tokens)
             if self._held_of_tenant is not None:
                 self._machinery.tenants.settle(self._held_of_tenant, usd)
         try:

@@ -79,13 +79,13 @@ create index journal_unverified on journal (key) where verified = 0;
 
 -- What replay answers from: model turns, and the results of calls at their position.
 create table turns (
-  run_id   text    not null,
-  path     text    not null,
-  turn     integer not null,
-  model    text    not null,
-  ended_at real,
-  usage    text,
-  reply    blob,
+  run_id text    not null,
+  path   text    not null,
+  turn   integer not null,
+  model  text    not null,
+  usd    real    not null,
+  tokens integer not null,
+  reply  blob,
   primary key (run_id, path, turn)
 ) without rowid;
 create table results (
@@ -95,9 +95,11 @@ create table results (
   tool        text    not null,
   args_digest blob    not null,
   nth         integer not null,
+  seq         integer not null,
   status      text    not null,
-  effect_key  blob,
-  result      blob,
+  writes      integer not null,
+  value       blob,
+  error       blob,
   primary key (run_id, path, turn, tool, args_digest, nth)
 ) without rowid;
 

@@ -1,0 +1,144 @@
+"""Records what a run decides, and answers a new attempt from what an earlier one recorded.
+
+One tape a path (a root run and each of its children). Only runs whose caller gave a request id have one: nobody
+else can ask for them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from interlock.core import errors
+from interlock.core.calls import Answer, Call
+from interlock.core.errors import (
+    ApprovalPending,
+    InterlockError,
+    LeaseLost,
+    OutcomeUnknown,
+    RunStopped,
+    StoreUnavailable,
+    ToolOutputInvalid,
+)
+from interlock.core.reasons import StopReason
+from interlock.journal.replay import CallRecord, Diverged, History, Replay, ReplayStore, TurnRecord
+
+__all__ = ["Tape", "restored"]
+
+# Not decisions of the run: what happens at this moment, to this worker. They are never recorded.
+_OF_THE_MOMENT = (RunStopped, StoreUnavailable, LeaseLost)
+
+
+class Tape:
+    """The record of one path.
+
+    Args:
+        store: Where it is kept.
+        run_id: The root run's.
+        history: What earlier attempts recorded.
+        path: Child path below the root.
+    """
+
+    __slots__ = ("_history", "_nth", "_path", "_replay", "_run_id", "_store", "_turn")
+
+    def __init__(self, store: ReplayStore, run_id: str, history: History, path: str = "") -> None:
+        self._store = store
+        self._run_id = run_id
+        self._history = history
+        self._path = path
+        self._replay = Replay(
+            (turn for turn in history.turns if turn.path == path),
+            (call for call in history.calls if call.path == path),
+        )
+        self._turn = -1
+        self._nth: dict[tuple[str, bytes], int] = {}
+
+    def child(self, path: str) -> Tape:
+        """Return the tape of a child."""
+        return Tape(self._store, self._run_id, self._history, path)
+
+    # -- model turns
+
+    def turn(self, number: int) -> TurnRecord | None:
+        """Return what was recorded of model turn `number`, or None."""
+        return self._replay.turn(number)
+
+    def keep_turn(self, number: int, reply: bytes | None, model: str, usd: float, tokens: int) -> None:
+        """Record a model turn; `reply` None makes the run one that cannot be entered again."""
+        self._store.turn_soon(self._run_id, TurnRecord(self._path, number, reply, model, usd, tokens))
+
+    # -- calls
+
+    def find(self, call: Call[Any]) -> CallRecord | None:
+        """Return the record of this call; None: it is new. A write is answered by its claim, not from here.
+
+        Raises:
+            RunStopped: The run does something else here than it did before.
+        """
+        try:
+            record = self._replay.call(call.turn, call.tool.name, call.digest)
+        except Diverged as error:
+            raise RunStopped(StopReason.REPLAY_DIVERGED, str(error), details={"turn": call.turn}) from None
+        return None if record is None or record.writes else record
+
+    def keep(self, call: Call[Any], answer: Answer | None, error: InterlockError | None) -> None:
+        """Record what became of a call."""
+        if error is not None and isinstance(error, _OF_THE_MOMENT):
+            return
+        if call.turn != self._turn:
+            self._turn = call.turn
+            self._nth.clear()
+        place = (call.tool.name, call.digest)
+        self._nth[place] = nth = self._nth.get(place, 0) + 1
+        claimed = call.key is not None and (
+            call.attempts > 0 or answer is not None or isinstance(error, OutcomeUnknown | ApprovalPending)
+        )
+        self._store.call_soon(
+            self._run_id,
+            CallRecord(
+                path=self._path,
+                turn=call.turn,
+                tool=call.tool.name,
+                args_digest=call.digest,
+                nth=nth,
+                seq=call.seq,
+                status=answer.status if answer is not None else error.status if error is not None else "",
+                writes=claimed,
+                value=None if claimed or answer is None else answer.json,
+                error=None if claimed or error is None else _dump(error),
+            ),
+        )
+
+
+def _dump(error: InterlockError) -> bytes:
+    return orjson.dumps(
+        {
+            "class": type(error).__name__,
+            "message": str(error),
+            "for_model": error.for_model,
+            "reason": error.reason,
+            "details": error.details,
+            "run_wide": error.run_wide,
+            "executed": error.executed,
+            "tool": getattr(error, "tool", ""),
+            "errors": getattr(error, "errors", []),
+        },
+        default=str,
+        option=orjson.OPT_NON_STR_KEYS,
+    )
+
+
+def restored(data: bytes) -> InterlockError:
+    """Return a recorded error as it was raised."""
+    said = orjson.loads(data)
+    kind = getattr(errors, said["class"], InterlockError)
+    error: InterlockError = kind.__new__(kind)
+    InterlockError.__init__(
+        error, said["message"], for_model=said["for_model"], details=said["details"], run_wide=said["run_wide"]
+    )
+    error.reason = StopReason(said["reason"])
+    error.executed = said["executed"]
+    if isinstance(error, ToolOutputInvalid):
+        error.tool, error.errors = said["tool"], said["errors"]
+    return error

@@ -1,0 +1,115 @@
+"""Model turns and results of calls, sealed, for runs that are entered again."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from interlock.core.errors import ConfigError
+from interlock.journal.replay import CallRecord, History, TurnRecord
+from interlock.stores.reader import Reader
+from interlock.stores.seal import Seal, Unreadable
+from interlock.stores.writer import Writer
+
+__all__ = ["SqliteHistory"]
+
+
+class SqliteHistory:
+    """Port `ReplayStore`."""
+
+    def __init__(self, writer: Writer, reader: Reader, seal: Seal, *, keeps: bool) -> None:
+        self.keeps = keeps
+        self._writer = writer
+        self._reader = reader
+        self._seal = seal
+
+    def turn_soon(self, run_id: str, record: TurnRecord) -> None:
+        """See `ReplayStore`."""
+        place = f"{run_id}{record.path}/turn/{record.turn}".encode()
+        reply = self._seal.close(record.reply, place)
+        row = (run_id, record.path, record.turn, record.model, record.usd, record.tokens, reply)
+        self._writer.later(_insert, "turns", row)
+
+    def call_soon(self, run_id: str, record: CallRecord) -> None:
+        """See `ReplayStore`."""
+        place = _place(run_id, record.path, record.turn, record.tool, record.nth)
+        row = (
+            run_id,
+            record.path,
+            record.turn,
+            record.tool,
+            record.args_digest,
+            record.nth,
+            record.seq,
+            record.status,
+            record.writes,
+            self._seal.close(record.value, place),
+            self._seal.close(record.error, place),
+        )
+        self._writer.later(_insert, "results", row)
+
+    async def history(self, run_id: str) -> History:
+        """See `ReplayStore`."""
+        turns, results = await self._reader.read(_select, run_id)
+        try:
+            return History([self._turn(run_id, *row) for row in turns], [self._call(run_id, *row) for row in results])
+        except Unreadable as error:
+            raise ConfigError(
+                f"the record of run {run_id} cannot be unsealed ({error}): "
+                "INTERLOCK_KEY must hold the key it was made with"
+            ) from error
+
+    def _turn(self, run_id: str, path: str, turn: int, model: str, usd: float, tokens: int, reply: Any) -> TurnRecord:
+        place = f"{run_id}{path}/turn/{turn}".encode()
+        return TurnRecord(path, turn, self._seal.open(reply, place), model, usd, tokens)
+
+    def _call(
+        self,
+        run_id: str,
+        path: str,
+        turn: int,
+        tool: str,
+        args_digest: bytes,
+        nth: int,
+        seq: int,
+        status: str,
+        writes: int,
+        value: Any,
+        error: Any,
+    ) -> CallRecord:
+        place = _place(run_id, path, turn, tool, nth)
+        seal = self._seal
+        return CallRecord(
+            path,
+            turn,
+            tool,
+            args_digest,
+            nth,
+            seq,
+            status,
+            bool(writes),
+            seal.open(value, place),
+            seal.open(error, place),
+        )
+
+
+def _place(run_id: str, path: str, turn: int, tool: str, nth: int) -> bytes:
+    """Return what a seal is bound to: a value moved to another position does not open."""
+    return f"{run_id}{path}/{turn}/{tool}/{nth}".encode()
+
+
+def _insert(db: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
+    marks = ", ".join("?" * len(row))
+    db.execute(f"insert or replace into {table} values ({marks})", row)  # noqa: S608 - our own table names
+
+
+def _select(db: sqlite3.Connection, run_id: str) -> tuple[list[Any], list[Any]]:
+    turns = db.execute(
+        "select path, turn, model, usd, tokens, reply from turns where run_id = ? order by path, turn", (run_id,)
+    ).fetchall()
+    results = db.execute(
+        "select path, turn, tool, args_digest, nth, seq, status, writes, value, error from results where run_id = ? "
+        "order by path, seq",
+        (run_id,),
+    ).fetchall()
+    return turns, results

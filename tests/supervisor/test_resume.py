@@ -1,0 +1,227 @@
+"""A parked run goes on by replay: what it decided is answered from its record, and nothing is done twice."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+import interlock
+from interlock import StopReason
+from interlock.journal.store import ClaimState, Settlement
+
+MEMORY = "sqlite:///:memory:"
+
+
+class Scene:
+    """A read, a write that loses its first answer, and a model that words everything anew each time."""
+
+    def __init__(self, config=None):
+        self.gate = interlock.Interlock(config or {}, store=MEMORY)
+        self.asked = self.read = 0
+        self.sent = []
+        gate = self.gate
+
+        @gate.tool("read", effect="read")
+        async def read(n: int) -> int:
+            self.read += 1
+            return n * 10 + self.read
+
+        @gate.tool("post", effect="write", allow=True)
+        async def post(text: str) -> dict:
+            self.sent.append(text)
+            if len(self.sent) == 1:
+                raise TimeoutError
+            return {"n": len(self.sent)}
+
+    async def ask(self, prompt):
+        self.asked += 1
+        return {"text": f"{prompt}, take {self.asked}", "usage": {"cost_usd": 0.01}}
+
+    async def agent(self, run, task):
+        first = await run.model(self.ask, "plan")
+        seen = await asyncio.gather(*(run.call("read", {"n": n}) for n in (2, 1)))
+        denied = await run.observe("nothing", {})
+        second = await run.model(self.ask, "write")
+        answer = await run.call("post", {"text": second["text"]})
+        third = await run.model(self.ask, "conclude")
+        return [first["text"], seen, str(denied.reason), answer, third["text"]]
+
+    async def park(self):
+        result = await self.gate.run(self.agent, "x", request_id="r1")
+        assert result.reason is StopReason.OUTCOME_UNKNOWN
+        return result
+
+    async def settle(self, parked, **words):
+        key = bytes.fromhex(parked.details["doubts"][0])
+        settlement = Settlement(words.pop("state", ClaimState.DONE), by="anna", reason="looked", **words)
+        assert await self.gate.house().store.settle(key, settlement)
+
+
+@pytest.fixture
+async def scene():
+    scene = Scene()
+    yield scene
+    await scene.gate.aclose()
+
+
+async def test_a_settled_doubt_lets_the_run_go_on_without_asking_reading_or_writing_again(scene):
+    parked = await scene.park()
+    assert (scene.asked, scene.read, len(scene.sent)) == (2, 2, 1)
+    await scene.settle(parked, result=b'{"n":7}')
+    result = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert result.output == ["plan, take 1", [21, 12], "tool_denied", {"n": 7}, "conclude, take 3"]
+    assert (scene.asked, scene.read, len(scene.sent)) == (3, 2, 1)
+    assert result.run_id == parked.run_id
+
+
+async def test_what_was_replayed_counts_once(scene):
+    parked = await scene.park()
+    await scene.settle(parked, result=b'{"n":7}')
+    result = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert result.steps == 3
+    assert result.cost_usd == pytest.approx(0.03)
+    assert result.elapsed_s >= parked.elapsed_s
+
+
+async def test_a_doubt_settled_as_not_performed_is_sent_in_the_recorded_words(scene):
+    parked = await scene.park()
+    await scene.settle(parked, state=ClaimState.FAILED_CLEAN)
+    result = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert result.ok
+    assert scene.sent == ["write, take 2"] * 2
+
+
+async def test_an_open_doubt_stays_parked(scene):
+    parked = await scene.park()
+    again = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert again.parked
+    assert again.replayed
+    assert again.run_id == parked.run_id
+    assert len(scene.sent) == 1
+
+
+async def test_code_that_calls_something_else_at_a_recorded_place_diverges_and_nothing_is_sent(scene):
+    parked = await scene.park()
+    await scene.settle(parked, state=ClaimState.FAILED_CLEAN)
+
+    async def changed(run, task):
+        await run.model(scene.ask, "plan")
+        await run.call("post", {"text": "something else"})
+
+    result = await scene.gate.run(changed, "x", request_id="r1")
+    assert result.reason is StopReason.REPLAY_DIVERGED
+    assert "model turn 1" in result.details["message"]
+    assert len(scene.sent) == 1
+
+
+async def test_a_bare_loop_is_matched_by_the_order_of_its_calls(scene):
+    async def bare(run, task):
+        seen = [await run.call("read", {"n": n}) for n in (3, 4)]
+        return [*seen, await run.call("post", {"text": "hi"})]
+
+    parked = await scene.gate.run(bare, "x", request_id="r2")
+    await scene.settle(parked, result=b'{"n":1}')
+    result = await scene.gate.run(bare, "x", request_id="r2")
+    assert result.output == [31, 42, {"n": 1}]
+    assert scene.read == 2
+
+    async def changed(run, task):
+        await run.call("read", {"n": 5})
+
+    other = Scene()
+    try:
+        parked = await other.gate.run(bare, "x", request_id="r3")
+        await other.settle(parked, result=b'{"n":1}')
+        diverged = await other.gate.run(changed, "x", request_id="r3")
+        assert diverged.reason is StopReason.REPLAY_DIVERGED
+        assert other.read == 2
+    finally:
+        await other.gate.aclose()
+
+
+async def test_a_run_whose_turns_were_not_recorded_is_not_entered_again(scene):
+    async def steps(run, task):
+        async with run.step():
+            pass
+        await run.call("post", {"text": "hi"})
+
+    parked = await scene.gate.run(steps, "x", request_id="r1")
+    await scene.settle(parked, result=b'{"n":7}')
+    again = await scene.gate.run(steps, "x", request_id="r1")
+    assert again.parked
+    assert "not_resumable" in again.details
+    assert len(scene.sent) == 1
+
+
+async def test_with_replay_off_nothing_is_kept_and_no_run_is_entered_again():
+    scene = Scene({"replay": "off"})
+    parked = await scene.park()
+    await scene.settle(parked, result=b'{"n":7}')
+    again = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert again.parked
+    assert scene.asked == 2
+    await scene.gate.aclose()
+
+
+@dataclass
+class Reply:
+    text: str
+
+
+async def test_a_reply_of_a_type_is_stored_by_its_type_and_without_one_the_run_says_so(scene):
+    async def ask(prompt):
+        scene.asked += 1
+        return Reply(f"{prompt} {scene.asked}")
+
+    async def typed(run, task):
+        reply = await run.model(ask, "a", reply_type=Reply)
+        assert isinstance(reply, Reply)
+        await run.observe("post", {"text": reply.text})
+        async with run.step():
+            raise AssertionError("parked before")
+
+    parked = await scene.gate.run(typed, "x", request_id="r1")
+    assert parked.parked
+    assert "not_resumable" not in parked.details
+    await scene.settle(parked, state=ClaimState.FAILED_CLEAN)
+
+    async def finish(run, task):
+        reply = await run.model(ask, "a", reply_type=Reply)
+        return [reply.text, await run.call("post", {"text": reply.text})]
+
+    result = await scene.gate.run(finish, "x", request_id="r1")
+    assert result.output == ["a 1", {"n": 2}]
+
+    async def untyped(run, task):
+        await run.model(ask, "a")
+        return 1
+
+    with pytest.warns(RuntimeWarning, match="cannot be resumed"):
+        result = await scene.gate.run(untyped, "x", request_id="r2")
+    assert result.ok
+    assert "reply_type" in result.details["not_resumable"]
+
+
+async def test_children_replay_under_their_own_path(scene):
+    async def agent(run, task):
+        seen = []
+        for name in ("a", "b"):
+            async with run.child(name) as child:
+                await child.model(scene.ask, name)
+                seen.append(await child.call("read", {"n": 1}))
+        return [*seen, await run.call("post", {"text": "hi"})]
+
+    parked = await scene.gate.run(agent, "x", request_id="r1")
+    await scene.settle(parked, result=b'{"n":1}')
+    result = await scene.gate.run(agent, "x", request_id="r1")
+    assert result.output == [11, 12, {"n": 1}]
+    assert (scene.asked, scene.read) == (2, 2)
+
+
+async def test_a_kill_applies_at_once_even_while_replaying(scene):
+    parked = await scene.park()
+    await scene.settle(parked, result=b'{"n":7}')
+    await scene.gate.house().store.switches.set("agent", "agent", "kill", reason="stop", actor="anna")
+    await scene.gate.house().clock.sleep(0.3)
+    result = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert result.reason is StopReason.KILLED
