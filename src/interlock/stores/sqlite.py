@@ -227,7 +227,7 @@ class SqliteStore:
 
     def trace_soon(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s."""
-        self._writer.later(_insert_calls, [(run_id, row["seq"], orjson.dumps(row, default=str)) for row in rows])
+        self._writer.later(_insert_calls, run_id, rows)
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""
@@ -263,8 +263,10 @@ def _nothing(db: sqlite3.Connection) -> None:
     """What `flush` waits for."""
 
 
-def _insert_calls(db: sqlite3.Connection, rows: list[tuple[str, int, bytes]]) -> None:
-    db.executemany("insert or replace into calls values (?, ?, ?)", rows)
+def _insert_calls(db: sqlite3.Connection, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    # Written out only here: orjson hands out its whole buffer, 4 KiB a row that would wait in the queue.
+    entries = ((run_id, row["seq"], orjson.dumps(row, default=str)) for row in rows)
+    db.executemany("insert or replace into calls values (?, ?, ?)", entries)
 
 
 def _select_calls(db: sqlite3.Connection, run_id: str) -> list[bytes]:
