@@ -11,11 +11,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pg_server import DatabaseClock
 from scenes import Scene
 
-from interlock.core.clock import ManualClock
 from interlock.journal.store import ClaimState, Fenced, KilledAtClaim, RunState, Settlement
 from interlock.policy.switches import SwitchKind, SwitchScope
+from interlock.stores.pg_address import parse_address
+from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -32,7 +34,7 @@ class Claims(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.loop = asyncio.new_event_loop()
-        self.clock = ManualClock()
+        self.clock = DatabaseClock()
         self.store = self.open_store()
         self.scene = Scene(self.store, self.clock)
         self.do(self.scene.begin("r0"))
@@ -198,7 +200,27 @@ class InFile(Claims):
             self.folder.cleanup()
 
 
+@pytest.fixture(scope="class")
+def machine_on_postgres(request, pg_server, pg_schema):
+    """Hypothesis makes its machines itself, without fixtures."""
+    OnPostgres.server, OnPostgres.url = pg_server, pg_schema
+
+
+class OnPostgres(Claims):
+    server, url = None, ""
+
+    def open_store(self):
+        self.clock.govern(self.server, parse_address(self.url).schema)
+        return PostgresStore(self.url, clock=self.clock, replay="plaintext", environ={})
+
+    def teardown(self):
+        super().teardown()
+        self.server.empty(self.url)
+
+
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestInFile = InFile.TestCase
+TestOnPostgres = pytest.mark.usefixtures("machine_on_postgres")(OnPostgres.TestCase)
+TestOnPostgres.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
 TestInFile.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)

@@ -157,6 +157,7 @@ class TestSoon:
         assert [entry["seq"] for entry in await scene.store.calls_of("r1")] == [1, 2]
 
     async def test_trace_rows_may_come_in_parts_and_again(self, scene):
+        await scene.begin()
         scene.store.trace_soon("r1", [{"seq": 2, "status": "success"}])
         scene.store.trace_soon("r1", [{"seq": 1, "status": "denied"}, {"seq": 2, "status": "in_doubt"}])
         await scene.store.flush()

@@ -1,0 +1,98 @@
+"""Connections to one PostgreSQL server, made when they are needed and used again; none of them keeps any state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from interlock.core.errors import ConfigError, StoreUnavailable
+from interlock.stores.pg_address import Address
+from interlock.stores.pg_errors import Fault, fault_of
+
+__all__ = ["Connections", "connect", "hang_up", "load_driver", "transaction"]
+
+
+def load_driver() -> Any:
+    """Import asyncpg.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        # Only those who name such a store have it installed, and it costs a fifth of our own import.
+        import asyncpg  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("store: postgresql:// needs asyncpg: pip install interlock[postgres]") from error
+    return asyncpg
+
+
+async def connect(address: Address, timeout_s: float) -> Any:
+    """Return a new connection; raises whatever the driver raises."""
+    return await load_driver().connect(address.dsn, timeout=timeout_s, **address.connect_words)
+
+
+def hang_up(db: Any) -> None:
+    """Drop a connection without a goodbye."""
+    with contextlib.suppress(Exception):
+        db.terminate()
+
+
+@contextlib.asynccontextmanager
+async def transaction(db: Any, tenant_id: str | None) -> AsyncIterator[None]:
+    """One transaction, bound to the tenant if there is one; rolled back when the body raises."""
+    await db.execute("begin isolation level read committed")
+    try:
+        if tenant_id is not None:
+            await db.fetchval("select set_config('interlock.tenant', $1, true)", tenant_id)
+        yield
+        await db.execute("commit")
+    except BaseException as error:
+        if fault_of(error) is not Fault.CONNECTION and not isinstance(error, asyncio.CancelledError):
+            with contextlib.suppress(Exception):
+                await db.execute("rollback")
+        raise
+
+
+class Connections:
+    """At most `most` connections for reads and for what people decide. For use on one event loop."""
+
+    def __init__(self, address: Address, *, most: int, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._idle: list[Any] = []
+        self._free = asyncio.Semaphore(most)
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[Any]:
+        """Lend a connection. One that was cut, or whose borrower was cancelled, is not lent again."""
+        async with self._free:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            db = self._idle_one() or await connect(self._address, self._timeout_s)
+            try:
+                yield db
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or fault_of(error) is Fault.CONNECTION:
+                    hang_up(db)
+                raise
+            finally:
+                if not db.is_closed():
+                    self._idle.append(db)
+
+    async def close(self) -> None:
+        """Close what is idle; what is lent is closed by the end of the loop."""
+        self._closed = True
+        for db in self._idle:
+            with contextlib.suppress(Exception):
+                await db.close(timeout=1.0)
+        self._idle.clear()
+
+    def _idle_one(self) -> Any:
+        while self._idle:
+            db = self._idle.pop()
+            if not db.is_closed():
+                return db
+        return None

@@ -1,0 +1,173 @@
+"""The statements of runs on PostgreSQL: one request is worked on by one run at a time, its outcome written once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from interlock.journal.store import NewRun, RunState
+from interlock.stores.pg_claims import MINE
+from interlock.stores.pg_text import write_text
+from interlock.stores.pg_work import Work, begin_work, end_work, trace_work
+from interlock.stores.seal import Seal
+
+__all__ = ["RUN_COLUMNS", "RunStatements", "begin_of", "end_of", "trace_of"]
+
+RUN_COLUMNS = """r.run_id, r.tenant_id, r.request_id, r.agent, r.state, r.reason, r.payload_hash, r.fence, r.attempts,
+  r.request_time_ms, r.root_run_id, r.path, r.started_at, r.ended_at, r.record, r.output"""
+
+_ASKED = """asked as materialized (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+  $8::text[], $9::text[], $10::bytea[], $11::float8[], $12::bigint[]) with ordinality
+  as a (run_id, tenant_id, request_id, agent, payload_hash, root_run_id, path, task, at, op, n))"""
+
+_INSERT = """insert into {s}.runs as r (run_id, tenant_id, request_id, root_run_id, path, agent, request_time_ms,
+    payload_hash, state, fence, attempts, owner, started_at, last_op, task)
+  select a.run_id, a.tenant_id, a.request_id, a.root_run_id, a.path, a.agent, f.request_time_ms, a.payload_hash,
+    'running', 1, 1, $1, coalesce(a.at, clock.now), a.op, a.task"""
+
+# A child's effect keys begin with the time of its root's request.
+_BEGIN = f"""
+with {MINE}, {_ASKED},
+fresh as (insert into {{s}}.requests as q (tenant_id, request_id, path, request_time_ms, run_id)
+  select a.tenant_id, a.request_id, a.path,
+    coalesce(root.request_time_ms, floor(coalesce(a.at, clock.now) * 1000)::bigint), a.run_id
+  from mine, clock, asked a left join {{s}}.runs root on root.run_id = a.root_run_id and a.root_run_id <> a.run_id
+  order by a.n on conflict do nothing returning q.run_id, q.request_time_ms),
+made as ({_INSERT} from clock, asked a join fresh f using (run_id) order by a.n returning {RUN_COLUMNS})
+select (select count(*) from mine), a.n, r.* from asked a left join made r using (run_id) order by a.n"""
+
+_STANDING = f"""
+select q.request_time_ms, r.last_op, {RUN_COLUMNS} from {{s}}.requests q left join {{s}}.runs r on r.run_id = q.run_id
+where q.tenant_id = $1 and q.request_id = $2 and q.path = $3 for update of q"""
+
+_CLOSE = """update {s}.runs set state = 'ended', ended_at = {s}.now_s()
+where run_id = $1 and tenant_id = $2 and state <> 'ended'"""
+
+_REPLACE = f"""
+with {MINE}, {_ASKED},
+f as (update {{s}}.requests q set run_id = a.run_id from mine, asked a
+  where (q.tenant_id, q.request_id, q.path) = (a.tenant_id, a.request_id, a.path) returning q.request_time_ms)
+{_INSERT} from clock, asked a, f returning {RUN_COLUMNS}"""
+
+_REOPEN = f"""
+update {{s}}.runs r set state = 'running', reason = null, ended_at = null, fence = fence + 1, attempts = attempts + 1,
+  owner = $3, last_op = $4 where run_id = $1 and tenant_id = $2 returning {RUN_COLUMNS}"""
+
+_END = f"""
+with {MINE}, asked as materialized (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::text[],
+  $7::float8[], $8::text[], $9::bytea[], $10::bigint[]) with ordinality
+  as a (run_id, fence, state, reason, at, record, output, op, n)),
+ended as (update {{s}}.runs r set state = a.state, reason = a.reason, ended_at = coalesce(a.at, clock.now),
+    record = a.record::json, output = a.output, owner = null, lease_until_s = null, last_op = a.op
+  from mine, clock, asked a where r.run_id = a.run_id and r.fence = a.fence and r.state = 'running'
+  returning r.run_id)
+select (select count(*) from mine), array(select a.n from asked a where a.run_id not in (select run_id from ended)
+  and not exists (select 1 from {{s}}.runs r where r.run_id = a.run_id and r.last_op = a.op))"""
+
+_TRACE = f"""
+with {MINE}, asked as (select * from unnest($3::text[], $4::int[], $5::text[]) as a (run_id, seq, entry)),
+kept as (insert into {{s}}.calls (tenant_id, run_id, seq, entry)
+  select r.tenant_id, a.run_id, a.seq, a.entry::json from mine, asked a join {{s}}.runs r using (run_id)
+  on conflict (run_id, seq) do update set entry = excluded.entry)
+select count(*) from mine"""
+
+
+def begin_of(run: NewRun, op: int, seal: Seal, *, at: float | None, retry: bool = False, resume: bool = False) -> Work:
+    """Return the work that begins the run; `at` is when, where that is not now, and nobody waits for it."""
+    task = seal.close(run.task, run.run_id.encode() + b"/task")
+    row = (
+        write_text(run.run_id),
+        write_text(run.tenant_id),
+        write_text(run.request_id),
+        write_text(run.agent),
+        run.payload_hash,
+        write_text(run.root_run_id),
+        write_text(run.path),
+        task,
+        at,
+        op,
+        retry,
+        resume,
+    )
+    size = 0 if task is None else len(task)
+    return begin_work(row, run.run_id, run.root_run_id, size, soon=at is not None)
+
+
+def end_of(
+    run_id: str,
+    fence: int,
+    state: RunState,
+    reason: str,
+    record: Mapping[str, Any],
+    output: bytes | None,
+    op: int,
+    seal: Seal,
+    *,
+    at: float | None,
+) -> Work:
+    """Return the work that writes the outcome; `at` as in `begin_of`."""
+    body = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    sealed = seal.close(output, run_id.encode())
+    row = (write_text(run_id), fence, str(state), write_text(reason), at, body, sealed, op)
+    return end_work(row, run_id, len(body) + (0 if sealed is None else len(sealed)))
+
+
+def trace_of(run_id: str, rows: Sequence[Mapping[str, Any]]) -> Work:
+    """Return the work that writes trace rows, each with its `seq`."""
+    name = write_text(run_id)
+    entries = [(name, row["seq"], orjson.dumps(row, default=str).decode()) for row in rows]
+    return trace_work(entries, run_id, sum(len(entry) for _, _, entry in entries))
+
+
+class RunStatements:
+    """The runs' statements for one schema; each runs for a group of works and sets their outcomes."""
+
+    def __init__(self, schema: str) -> None:
+        self._begin, self._standing, self._close, self._replace, self._reopen, self._end, self._trace = (
+            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _CLOSE, _REPLACE, _REOPEN, _END, _TRACE)
+        )
+
+    async def begin(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
+        """Make the rows of new requests, and look at the others one by one; outcome: (fresh, the run's row)."""
+        columns = zip(*(work.row[:-2] for work in works), strict=True)
+        rows = await db.fetch(self._begin, *writer, *columns)
+        if not rows[0][0]:
+            return False
+        for work, (_, _, *row) in zip(works, rows, strict=True):
+            work.outcome = (True, row) if row[0] is not None else await self._begin_again(db, writer, work.row)
+        return True
+
+    async def _begin_again(self, db: Any, writer: tuple[str, int], row: tuple[Any, ...]) -> tuple[bool, list[Any]]:
+        """The request is known: take its run over where that is asked for, else return it (see `RunStore.begin`)."""
+        run_id, tenant_id, request_id, _, _, _, path, _, _, op, retry, resume = row
+        _, last_op, *standing = await db.fetchrow(self._standing, tenant_id, request_id, path)
+        name, state = standing[0], standing[4]
+        if last_op == op:
+            return True, standing  # begun before, by a statement whose answer was lost
+        # Only the owner of its root asks for a child: what stands is of an attempt that is over.
+        child = path != "" and name != run_id
+        if name is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
+            await db.execute(self._close, name, tenant_id)
+            made = await db.fetchrow(self._replace, *writer, *([value] for value in row[:-2]))
+            return True, list(made)
+        if resume and state in {RunState.PARKED, RunState.QUEUED}:
+            return True, list(await db.fetchrow(self._reopen, name, tenant_id, writer[0], op))
+        return False, standing
+
+    async def end(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
+        """Write outcomes of runs; outcome: whether this owner could."""
+        columns = zip(*(work.row for work in works), strict=True)
+        mine, left = await db.fetchrow(self._end, *writer, *columns)
+        for work in works:
+            work.outcome = True
+        for n in left:
+            works[n - 1].outcome = False
+        return bool(mine)
+
+    async def trace(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
+        """Write trace rows, the last word of each (run, seq)."""
+        entries = {(run_id, seq): entry for work in works for run_id, seq, entry in work.row[0]}
+        columns = ([run_id for run_id, _ in entries], [seq for _, seq in entries], list(entries.values()))
+        return bool(await db.fetchval(self._trace, *writer, *columns))
