@@ -22,7 +22,7 @@ _HOMES = {
     "Interlock": "interlock.config.gate",
     "InterlockError": "interlock.core.errors",
     "NotPerformed": "interlock.core.errors",
-    "Observation": "interlock.supervisor.run",
+    "Observation": "interlock.supervisor.observation",
     "OutcomeUnknown": "interlock.core.errors",
     "Run": "interlock.supervisor.run",
     "RunResult": "interlock.core.results",

@@ -28,7 +28,7 @@ from interlock.core.results import RunResult as RunResult
 from interlock.gateway.tools import Tool as Tool
 from interlock.resilience.classify import classify_tool_error as classify_tool_error
 from interlock.resilience.classify import register_classifier as register_classifier
-from interlock.supervisor.run import Observation as Observation
+from interlock.supervisor.observation import Observation as Observation
 from interlock.supervisor.run import Run as Run
 
 __version__: str

@@ -56,7 +56,7 @@ from interlock.supervisor.secretary import RecordSink, Secretary
 from interlock.supervisor.stopping import StopOptions
 from interlock.supervisor.supervisor import Supervisor
 from interlock.validation.inputs import Inputs
-from interlock.validation.outputs import OutputOptions, Outputs, rebuild
+from interlock.validation.outputs import OutputCheck, OutputOptions, Outputs, rebuild
 
 __all__ = ["House", "build"]
 
@@ -184,6 +184,8 @@ def _funnel(
         rebuild=rebuild,
         inflight=inflight,
         classify=_performed,
+        accept=lambda tool, value: OutputCheck(tool, tools.max_output_bytes).accept(value),
+        in_thread=pool.submit,
     )
     return Funnel(
         recorder=Recorder(sinks.metrics, sinks.lines, () if sinks.keeper is None else (sinks.keeper.call,)),

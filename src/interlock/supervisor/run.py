@@ -10,12 +10,10 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from interlock.budget.meter import BudgetOptions
 from interlock.core.calls import Answer, Stop
-from interlock.core.canonical import canonical_json
 from interlock.core.errors import InterlockError, OutcomeUnknown, RunStopped
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
@@ -24,29 +22,11 @@ from interlock.gateway.tools import Caller, current_run
 from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
+from interlock.supervisor.observation import Observation, as_text
 from interlock.supervisor.stopping import NO_WRAP_UP, Refusals, Straggler, stops
 from interlock.supervisor.turns import ModelTurn
 
-__all__ = ["Observation", "Run"]
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What came of a call, refusals included; what an agent loop turns into a message.
-
-    Attributes:
-        ok: Whether there is a value. value: the validated output, or None.
-        for_model: What the model may read: the value as text, or what is and is not known.
-        status: As in the trace: `success`, `replayed`, `repeated`, `denied`, `timeout`, …
-        reason: Stop reason of the refusal or failure, or None. error: the error itself.
-    """
-
-    ok: bool
-    value: Any
-    for_model: str
-    status: str
-    reason: StopReason | None = None
-    error: Exception | None = None
+__all__ = ["Run"]
 
 
 class Family(Protocol):
@@ -127,7 +107,7 @@ class Run:
             return Observation(False, None, error.for_model, error.status, error.reason, error)
         except Exception as error:  # an observing run hands the tool's own exception through
             return Observation(False, None, "The tool failed.", "error", StopReason.TOOL_FAILED, error)
-        return Observation(True, answer.value, _as_text(answer), answer.status)
+        return Observation(True, answer.value, as_text(answer), answer.status)
 
     async def _call(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None, *, bare: bool) -> Any:
         """Pass the gateway; return the answer, or its value alone if `bare` (a frame less for each call under way)."""
@@ -411,9 +391,3 @@ class Child(Opened[Run]):
         await self._family.close(run, error)
         self._parent.disown(run)
         return False
-
-
-def _as_text(answer: Answer) -> str:
-    value = answer.value
-    text = value if isinstance(value, str) else (answer.json or canonical_json(value)).decode()
-    return text if answer.note is None else f"{answer.note}\n{text}"
