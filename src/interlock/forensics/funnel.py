@@ -24,7 +24,8 @@ from interlock.forensics.effects import SetEffects, ToolEffect
 from interlock.forensics.tape import Tape, arguments_of
 from interlock.forensics.traces import RecordedCall, RecordedRun, RecordedTurn
 from interlock.policy.globs import valid_tool_name
-from interlock.supervisor.run import Observation, Run
+from interlock.supervisor.observation import Observation
+from interlock.supervisor.run import Run
 
 __all__ = ["ASSUMED_TURN_S", "DrivenRun", "drive"]
 
