@@ -294,6 +294,59 @@ def test_a_breaker_that_opens_meanwhile_refuses_who_waited(make_rig, tool):
     run_virtual(main())
 
 
+def test_while_the_breaker_is_open_nobody_waits_for_a_slot(make_rig, tool):
+    async def main():
+        clock = LoopClock()
+        rig = make_rig(
+            clock, retry=ONCE, limits=LimitOptions(concurrency=1), breaker=BreakerOptions(failure_threshold=1)
+        )
+
+        async def fn(works_s):
+            await asyncio.sleep(works_s)
+            raise Boom
+
+        spec = tool(fn)
+        await asyncio.gather(rig(spec, None, {"works_s": 1}), return_exceptions=True)
+        slot = rig.admission._gates[spec.name].limiter
+        assert slot.try_acquire()
+        begun = clock.monotonic()
+        with pytest.raises(CircuitOpen):
+            await rig(spec, None, {"works_s": 1})
+        assert clock.monotonic() == begun
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_an_attempt_from_before_it_opened_is_not_the_probe(make_rig, tool, ends_well):
+    async def main():
+        rig = make_rig(LoopClock(), retry=ONCE, breaker=BreakerOptions(failure_threshold=1, window_seconds=10))
+
+        async def fn(works_s, fails):
+            await asyncio.sleep(works_s)
+            if fails:
+                raise Boom
+
+        spec = tool(fn, timeout_s=100)
+
+        def start(works_s, *, fails):
+            return asyncio.ensure_future(rig(spec, None, {"works_s": works_s, "fails": fails}))
+
+        old = start(15, fails=not ends_well)
+        await asyncio.gather(start(1, fails=True), return_exceptions=True)
+        await asyncio.sleep(11)
+        probe = start(8, fails=False)  # from 12 to 20
+        await asyncio.wait([old])
+        assert rig.admission.status()[0]["breaker"] == "half_open"
+        assert rig.admission.status()[0]["opens"] == 1
+        await probe
+        assert rig.admission.status()[0]["breaker"] == "closed"
+        assert not ends_well or old.exception() is None
+        assert ends_well or old.exception() is not None
+
+    run_virtual(main())
+
+
 async def test_observing_refuses_nobody_and_slows_nobody_down(make_rig, tool):
     clock = ManualClock()
     rig = make_rig(clock, retry=ONCE, limits=LimitOptions(concurrency=1), breaker=BreakerOptions(failure_threshold=1))

@@ -83,7 +83,13 @@ def test_every_other_status_is_unknown(make, status):
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(401, "tool_auth_failed"), (429, "tool_rate_limit"), (403, "tool_failed"), (500, "tool_failed")],
+    [
+        (401, "tool_auth_failed"),
+        (407, "tool_auth_failed"),
+        (429, "tool_rate_limit"),
+        (403, "tool_failed"),
+        (500, "tool_failed"),
+    ],
 )
 @pytest.mark.parametrize("make", HTTP)
 def test_statuses_have_the_articles_reasons(make, status, reason):
@@ -311,6 +317,30 @@ def test_a_tools_own_reading_of_status_and_payload_wins():
     assert classify(httpx_status(404, json={"code": "half"}), outcome).performed == "unknown"
     assert classify(httpx_status(404, text="not json"), outcome).performed == "no"
     assert classify(ConnectionRefusedError(), outcome).performed == "no"
+
+
+def test_what_a_reading_is_given_as_payload():
+    seen = []
+
+    def outcome(status, payload):
+        seen.append((status, payload))
+
+    class WithBody(Exception):
+        status = 409
+        body = "exists"
+
+    for error in (httpx_status(409, json=[1]), httpx_status(409, text="no"), WithBody(), OfTheArticle(409), KeyError()):
+        classify(error, outcome)
+    assert seen == [(409, [1]), (409, "no"), (409, "exists"), (409, None), (None, None)]
+
+
+class PageTimeoutError(Exception):
+    """As browsers and drivers have it: no TimeoutError, and named like one."""
+
+
+def test_what_is_named_like_a_timeout_is_one():
+    failure = classify(PageTimeoutError())
+    assert (failure.performed, failure.kind, failure.reason) == ("unknown", "timeout", "tool_timeout")
 
 
 def test_a_reading_that_fails_proves_nothing():

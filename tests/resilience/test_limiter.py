@@ -42,6 +42,10 @@ def test_a_token_given_back_can_be_taken():
     bucket.give_back()
     bucket.give_back()
     assert [bucket.take(0.0), bucket.take(0.0)] == [True, False]
+    bucket = TokenBucket(1.0, 3)
+    assert [bucket.take(0.0) for _ in range(3)] == [True] * 3
+    bucket.give_back()
+    assert [bucket.take(0.0) for _ in range(2)] == [True, False]
 
 
 @given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=80), st.floats(0.1, 20.0), st.integers(1, 5))
@@ -138,13 +142,13 @@ def test_who_gives_up_leaves_the_queue():
         limiter = Limiter(1, None, None, clock)
         assert limiter.try_acquire()
         begun = clock.monotonic()
-        first = asyncio.ensure_future(limiter.acquire(begun + 1.0, 0.25, never))
+        first = asyncio.ensure_future(limiter.acquire(begun + 1.1, 0.25, never))
         second = asyncio.ensure_future(limiter.acquire(begun + 5.0, 0.25, never))
         assert not await first
-        assert clock.monotonic() == pytest.approx(begun + 1.0)
+        assert clock.monotonic() == pytest.approx(begun + 1.1)
         limiter.release()
         assert await second
-        assert clock.monotonic() == pytest.approx(begun + 1.0)
+        assert clock.monotonic() == pytest.approx(begun + 1.1)
         assert limiter.waiting == 0
 
     run_virtual(main())
@@ -181,6 +185,33 @@ def test_a_cancelled_waiter_takes_nothing_with_him():
         assert limiter.try_acquire()
 
     run_virtual(main())
+
+
+def test_what_a_cancelled_waiter_was_granted_goes_to_the_next_at_once():
+    async def main():
+        clock = LoopClock()
+        limiter = Limiter(1, None, None, clock)
+        assert limiter.try_acquire()
+        granted = asyncio.ensure_future(limiter.acquire(float("inf"), 60.0, never))
+        following = asyncio.ensure_future(limiter.acquire(float("inf"), 60.0, never))
+        await asyncio.sleep(1)
+        begun = clock.monotonic()
+        limiter.release()
+        granted.cancel()
+        assert await following
+        last = asyncio.ensure_future(limiter.acquire(float("inf"), 60.0, never))
+        await asyncio.sleep(0)
+        limiter.undo()
+        assert await last
+        assert clock.monotonic() == begun
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("bad", [(0, None, None), (None, 0.0, None), (None, 1.0, 0)])
+def test_limits_that_make_no_sense_are_refused(bad):
+    with pytest.raises(ValueError, match="at least 1"):
+        Limiter(*bad, LoopClock())
 
 
 def test_undo_gives_slot_and_token_back():

@@ -135,7 +135,6 @@ class Limiter:
         with self._lock:
             if not waiter.granted:
                 self._queue.remove(waiter)
-                self._grant()
             return waiter.granted
 
     def release(self) -> None:
