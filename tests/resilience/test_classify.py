@@ -1,6 +1,7 @@
 """What an error says, whoever made it: reason, effect, kind, Retry-After."""
 
 import asyncio
+import http.client
 import socket
 import ssl
 import subprocess
@@ -74,7 +75,7 @@ def test_statuses_by_which_the_remote_refuses_are_not_performed(make, status):
 
 
 @pytest.mark.parametrize("make", HTTP)
-@pytest.mark.parametrize("status", [402, 408, 409, 410, 423, 425, 451, 500, 501, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [402, 408, 409, 410, 423, 425, 451, 500, 501, 502, 503, 504, 505, 511, 599])
 def test_every_other_status_is_unknown(make, status):
     failure = classify(make(status))
     assert (failure.performed, failure.status, failure.kind) == ("unknown", status, f"http_{status}")
@@ -148,6 +149,7 @@ NOT_PERFORMED = [
     (ConnectionRefusedError(), "connect_refused", "tool_failed", True),
     (socket.gaierror(), "dns", "tool_failed", True),
     (ssl.SSLCertVerificationError(), "tls", "tool_failed", False),
+    (http.client.InvalidURL(), "invalid_request", "tool_failed", False),
     (errors.NotPerformed(), "not_performed", "tool_failed", False),
     (NotStartedInTime(), "not_started", "tool_timeout", True),
 ]

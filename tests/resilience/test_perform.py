@@ -99,10 +99,13 @@ async def test_a_tools_exception_comes_out(make_rig, tool, error):
     async def fails_async():
         raise error("x")
 
+    async def fails_with_key(*, idempotency_key):
+        raise error("x")
+
     rig = make_rig(SYSTEM)
-    for fn in (fails, fails_async):
+    for fn in (fails, fails_async, fails_with_key):
         with pytest.raises(Exception) as caught:
-            await attempt(rig, tool(fn))
+            await attempt(rig, tool(fn, takes_key=fn is fails_with_key))
         assert error in {type(caught.value), type(caught.value.__cause__)}
 
 
@@ -114,10 +117,13 @@ async def test_what_only_a_program_may_raise_is_a_failure_of_the_tool(make_rig, 
     async def fails_async():
         raise error
 
+    async def fails_with_key(*, idempotency_key):
+        raise error
+
     rig = make_rig(SYSTEM)
-    for fn in (fails, fails_async):
+    for fn in (fails, fails_async, fails_with_key):
         with pytest.raises(ToolExit, match=error.__name__) as caught:
-            await attempt(rig, tool(fn))
+            await attempt(rig, tool(fn, takes_key=fn is fails_with_key))
         assert type(caught.value.__cause__) is error
     assert (await attempt(rig, tool(lambda: "alive")))[0].value == "alive"
 
@@ -211,6 +217,25 @@ async def test_a_job_that_was_cancelled_before_its_turn_is_never_entered(make_ri
     await busy
     assert await rig.pool.submit(lambda: "next", {}, "next") == "next"
     assert entered == []
+
+
+async def test_where_no_thread_can_be_started_nothing_is_left_to_wait_for(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    pool = ToolThreads()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pool.submit(lambda: 1, {}, "t")
+    gate = threading.Event()
+    first = pool.submit(gate.wait, {"timeout": 10}, "t")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        second = pool.submit(lambda: "after the first", {}, "t")
+    gate.set()
+    assert await first
+    assert await second == "after the first"
 
 
 async def test_threads_are_reused_and_capped_and_jobs_keep_their_order():
