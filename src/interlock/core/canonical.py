@@ -2,7 +2,7 @@
 
 Bytes are orjson's with sorted keys, which differ from RFC 8785 in that `1.0` stays `1.0` and `-0.0` stays
 `-0.0`. What JSON cannot hold is refused rather than bent: NaN and infinities, integers beyond 64 bits,
-bytes, cycles, keys that are not text, nesting beyond 200 levels.
+bytes, cycles, keys that are not text, nesting beyond the 254 levels that orjson bears.
 
 `digest` is keyed (BLAKE2b with the store's secret), so that hashes in a store or a log cannot be guessed
 back into arguments; `plain_hash` is SHA-256 without a key, for oracles and exports.
@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
 __all__ = ["NotCanonical", "canonical_json", "digest", "hasher", "plain_hash"]
 
-MAX_DEPTH = 200
+MAX_DEPTH = 254  # orjson's own
 DIGEST_BYTES = 16
 _LEAF = str | int | None
 
@@ -37,7 +38,7 @@ def _default(value: Any) -> Any:
     if isinstance(value, _Dumpable):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):
-        raise TypeError("a set has no order: use a list")
+        raise NotCanonical("a set has no order: use a list")
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -98,11 +99,18 @@ def _refuse_nan(value: Any, path: str, depth: int) -> None:
             _refuse_nan(item, f"{path}[{i}]", depth + 1)
     elif isinstance(value, _Dumpable):
         _refuse_nan(value.model_dump(mode="python"), path, depth + 1)
+    elif isinstance(value, Enum):  # orjson writes the value of an enum, and the fields of a dataclass, by itself
+        _refuse_nan(value.value, path, depth + 1)
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in {**value.__dataclass_fields__, **getattr(value, "__dict__", {})}:
+            _refuse_nan(getattr(value, name, None), f"{path}.{name}", depth + 1)
 
 
 def _explain(error: Exception) -> str:
+    if isinstance(error.__cause__, NotCanonical):
+        return str(error.__cause__)
     text = str(error)
-    if "Recursion" in text or isinstance(error, RecursionError):
+    if "ecursion" in text:  # of orjson, of its calls back to us, or of Python
         return f"nested deeper than {MAX_DEPTH} levels, or contains itself"
     if "64-bit" in text:
         return "an integer does not fit into 64 bits: pass it as text"
@@ -110,4 +118,4 @@ def _explain(error: Exception) -> str:
         return "keys must be text"
     if "surrogates" in text:
         return "text is not valid Unicode"
-    return text.removeprefix("Type is not JSON serializable: ") if "not JSON" not in text else text
+    return text
