@@ -466,3 +466,21 @@ async def test_a_fresh_plan_may_use_a_tool_several_times_itself(make_gate, remot
     await gate.run(nothing, "x", request_id="r1")
     again = await gate.run(agent, "x", request_id="r1", retry=True)
     assert again.output == [{"id": "1"}, {"id": "2"}]
+
+
+async def test_an_invalid_answer_of_a_tool_inside_a_write_says_nothing_of_the_write(make_gate, remote):
+    gate, world = make_gate(), remote()
+
+    @gate.tool("inner", effect="read", output=int)
+    async def inner() -> str:
+        return "no number"
+
+    @gate.tool("outer", effect="write", allow=True)
+    async def outer(text: str) -> dict:
+        world.send(None, text=text)
+        await inner()
+        return {}
+
+    result = await gate.run(once("outer", {"text": "hi"}), "x")
+    assert result.reason is StopReason.OUTCOME_UNKNOWN
+    assert [d.tool for d in await gate.house().store.doubts()] == ["outer"]

@@ -111,7 +111,10 @@ class Write:
             # The tool itself raised it: for us an outcome like any other that nobody knows.
             call.unknown = True
             return await self._failed(error, last=last)
-        except ToolOutputInvalid:
+        except ToolOutputInvalid as error:
+            if error.tool != call.tool.name:
+                # Of another guarded tool that this one used: what this one did is not known.
+                return await self._failed(error, last=last)
             await self._settle(Settlement(ClaimState.DONE, verified=False, evidence=self._evidence("unverified")))
             raise
         except Exception as error:
@@ -127,7 +130,9 @@ class Write:
         ledger, call = self._ledger, self._call
         kind = self._unknown(error)
         if kind is None:
-            await self._settle(Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence()))
+            await self._settle(
+                Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence(), fence=self._call.run.fence)
+            )
             raise error
         cause = str(getattr(error, "reason", kind))
         if not await self._settle(Settlement(ClaimState.IN_DOUBT, evidence=self._evidence(kind))):
@@ -182,7 +187,7 @@ class Write:
             clean = performed == "no" and unknowns <= 1
             state = ClaimState.FAILED_CLEAN if clean else ClaimState.IN_DOUBT
             evidence = ({"by": LATE, "kind": kind, "performed": performed},)
-            await self._ledger.settle(call.key, Settlement(state, evidence=evidence, by=LATE))
+            await self._ledger.settle(call.key, Settlement(state, evidence=evidence, by=LATE, fence=call.run.fence))
             return
         try:
             await self._resolver.happened(call, value, LATE, "the tool answered after its timeout")
@@ -196,7 +201,8 @@ class Write:
         if outcome is None and self._mine:
             every_attempt_failed = call.attempts > 0 and len(call.evidence or ()) >= call.attempts
             if not call.unknown and (not self._flight.sends or every_attempt_failed):
-                outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=self._evidence("never sent"), by=SHUTDOWN)
+                evidence = self._evidence("never sent")
+                outcome = Settlement(ClaimState.FAILED_CLEAN, evidence=evidence, by=SHUTDOWN, fence=call.run.fence)
             else:
                 outcome = Settlement(ClaimState.IN_DOUBT, evidence=self._evidence("cancelled"), by=SHUTDOWN)
         if outcome is not None and self._journaled:
