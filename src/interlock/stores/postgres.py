@@ -59,12 +59,12 @@ def _at_exit() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
 
-_DOUBTS = f"""select {CLAIM_COLUMNS} from {{s}}.journal j where (j.state = 'in_doubt' or j.state = 'intent' and (
+_DOUBTS = f"""select {CLAIM_COLUMNS} from {{s}}.journal j where j.open and (j.state = 'in_doubt' or (
   j.sender = any($2::text[]) or not exists (select 1 from {{s}}.runs r where r.run_id = j.run_id
     and r.state = 'running'))) and ($1::text is null or j.tenant_id = $1) order by j.key"""
 _UNVERIFIED = f"""select {CLAIM_COLUMNS} from {{s}}.journal j
 where not j.verified and j.state = 'done' and ($1::text is null or j.tenant_id = $1) order by j.key"""
-_SENDERS = "select distinct sender from {s}.journal where state = 'intent'"
+_SENDERS = "select distinct sender from {s}.journal where open and state = 'intent'"
 # All keys of a request begin with its time: a short range, instead of an index that every claim would pay for.
 _CLAIMS_OF = f"""select {CLAIM_COLUMNS} from {{s}}.journal j join {{s}}.runs r on r.run_id = $1
 where j.key >= int8send(r.request_time_ms) and j.key < int8send(r.request_time_ms + 1)

@@ -29,6 +29,9 @@ create table requests (
   primary key (tenant_id, request_id, path)
 );
 
+-- `open` is a column, so that the small indexes of what is open serve those who look for it, and nobody else: found
+-- through them, a row by its key would cost a walk over all that have been open since the last vacuum.
+
 -- One row a run; `id` is the order of arrival. `last_op` names the last change, so that one whose answer was lost
 -- can be asked for again.
 create table runs (
@@ -53,11 +56,12 @@ create table runs (
   task            bytea,
   record          json,
   output          bytea,
+  open            boolean not null generated always as (state <> 'ended') stored,
   unique (tenant_id, run_id)
 );
 create index runs_by_arrival on runs (id);
 create index runs_by_tenant on runs (tenant_id, id);
-create index runs_open on runs (state, lease_until_s) where state in ('queued', 'running', 'parked');
+create index runs_open on runs (state, lease_until_s) where open;
 
 -- One row an effect, in order of arrival. The key begins with the time of its request, so that its index stays
 -- local and old rows can be purged by range. `result` is sealed; `evidence` is one JSON object a line.
@@ -88,9 +92,10 @@ create table journal (
   settle_reason text collate "C" not null default '',
   evidence      text collate "C" not null default '',
   result        bytea,
+  open          boolean not null generated always as (state in ('intent', 'in_doubt')) stored,
   foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
-create index journal_open on journal (key) where state in ('intent', 'in_doubt');
+create index journal_open on journal (key) where open;
 create index journal_unverified on journal (key) where not verified;
 
 -- The trace: one row a call, written in the background; `entry` is JSON without content.
