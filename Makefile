@@ -72,7 +72,7 @@ bench: $(DEV)
 	@$(BIN)/python -m benchmarks --write docs/why.md $(ARGS)
 
 figures: $(DEV)
-	@$(BIN)/python tools/figures.py
+	@$(BIN)/python tools/figures.py drill
 
 docs: $(DEV)
 	@$(BIN)/python tools/reference.py

@@ -1,17 +1,20 @@
-"""Writes the figures of the drill into README.md (seed 1) and docs/evidence.md (seeds 1 to 5). Takes three minutes.
+"""Writes measured figures into the pages: what is printed there was seen by this program.
 
-`python tools/figures.py` runs the drill itself, against its real backend, and writes nothing if a drill fails. The
-figures of `make bench` are written by `python -m benchmarks --write docs/why.md`.
+`python tools/figures.py drill` runs the drill with seeds 1 to 5 (three minutes), for README.md and docs/evidence.md; it
+writes nothing if a drill fails. `python tools/figures.py backtest FOLDER` drives the funnel with the recorded runs of a
+folder, for docs/evidence.md. The figures of `make bench` are written by `python -m benchmarks --write docs/why.md`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from interlock.chaos.drill import DrillOptions, run_drill
 from interlock.chaos.report import DrillReport, ScenarioReport
@@ -64,19 +67,15 @@ def said(scenario: ScenarioReport, what: str) -> str:
 
 def evidence_table(reports: list[DrillReport]) -> str:
     """Return one row for each seed, and where they were made."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    place = f"{os.cpu_count()} processors, Python {platform.python_version()}"
     lines = [
-        "| Seed | Commit | Machine | Duplicates bare | Duplicates under Interlock | Accepted but lost to the agent |",
-        "|---|---|---|---|---|---|",
+        "| Seed | Duplicates bare | Duplicates under Interlock | Accepted but lost to the agent |",
+        "|---|---|---|---|",
     ]
     for report in reports:
         triage = report.scenarios[0]
         figures = f"{triage.bare.duplicates} | {triage.guarded.duplicates} | {triage.guarded.lost}"
-        lines.append(f"| {report.seed} | {commit.stdout.strip()} | {place} | {figures} |")
-    return "\n".join(lines)
+        lines.append(f"| {report.seed} | {figures} |")
+    return "\n".join([*lines, "", f"{place().capitalize()}."])
 
 
 def write(page: Path, mark: str, table: str) -> None:
@@ -88,7 +87,48 @@ def write(page: Path, mark: str, table: str) -> None:
     page.write_text(pattern.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text), encoding="utf-8")
 
 
-def main() -> int:
+def place() -> str:
+    """Return the commit and the machine, in a few words."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return f"commit {commit}, {os.cpu_count()} processors, Python {platform.python_version()}"
+
+
+def backtest_table(found: dict[str, Any]) -> str:
+    """Return one row for each data set."""
+    heads = ("Data set", "Runs", "Successful", "of these stopped", "Failing", "of these stopped", "Calls saved")
+    lines = [row(*heads, "Duplicate writes recorded", "executed"), "|---" * 9 + "|"]
+    for one in found["sets"]:
+        good, bad, calls, twice = one["successful"], one["failing"], one["calls"], one["duplicates"]
+        lines.append(
+            row(
+                one["dataset"],
+                f"{one['runs']:,}",
+                f"{good['runs']:,}",
+                stopped(good),
+                f"{bad['runs']:,}",
+                stopped(bad),
+                f"{calls['saved']:,} of {calls['recorded']:,}",
+                twice["recorded"],
+                twice["executed"],
+            )
+        )
+    return "\n".join([*lines, "", f"Profile `{found['profile']}`, {place()}."])
+
+
+def stopped(runs: dict[str, Any]) -> str:
+    """Return how many runs were stopped, and how many of them are marked as runaways."""
+    if not runs["stopped"]:
+        return "0"
+    return f"{runs['stopped']} ({runs['stopped_pct']:.1f} %), {runs['stopped_runaways']} of them runaways"
+
+
+def row(*cells: object) -> str:
+    """Return one line of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def write_drill() -> int:
     """Run the drill with each seed and write its figures."""
     reports = []
     for seed in SEEDS:
@@ -102,5 +142,25 @@ def main() -> int:
     return 0
 
 
+def write_backtest(folder: str) -> int:
+    """Drive the funnel with recorded runs and write what came of it."""
+    command = [Path(sys.executable).with_name("interlock"), "backtest", "--funnel", folder, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    write(ROOT / "docs" / "evidence.md", "backtest", backtest_table(json.loads(done.stdout)))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Write what was asked for."""
+    match arguments:
+        case ["drill"]:
+            return write_drill()
+        case ["backtest", folder]:
+            return write_backtest(folder)
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
