@@ -15,6 +15,7 @@ from interlock.config.sections import Settings
 from interlock.config.settings import load_settings
 from interlock.core.calls import Approval, ToolSpec
 from interlock.core.clock import SYSTEM, Clock
+from interlock.core.errors import StoreUnavailable
 from interlock.core.results import RunResult
 from interlock.gateway.tools import Registry, Tool
 from interlock.supervisor.bridge import Bridge, Portal
@@ -184,7 +185,12 @@ class Interlock:
             deadline=deadline,
             retry=retry,
         )
-        return await self.house().supervisor.run(agent, request)
+        try:
+            house = self.house()
+        except StoreUnavailable as error:
+            details = {"error": type(error).__name__, "message": str(error)}
+            return RunResult("", error.reason, tenant_id=tenant_id, request_id=request_id or "", details=details)
+        return await house.supervisor.run(agent, request)
 
     def run_sync(self, agent: Callable[..., Any], task: Any = None, **options: Any) -> RunResult:
         """Do what `run` does, from sync code; see there."""
