@@ -12,12 +12,12 @@ from typing import Any
 
 import orjson
 
-from interlock.journal.store import ClaimState, Fenced, Intent, KilledAtClaim, Settlement, SpentApproval
+from interlock.journal.store import Claim, ClaimState, Fenced, Intent, KilledAtClaim, Settlement, SpentApproval
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import Work, claim_work, resend_work, settle_work
-from interlock.stores.seal import Seal
+from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["AGAIN", "ClaimStatements", "claim_of", "resend_of", "settle_of"]
+__all__ = ["AGAIN", "ClaimStatements", "claim_of", "read_claim", "resend_of", "settle_of"]
 
 # Neither written nor refused: what stood in the way was gone when we asked.
 AGAIN = object()
@@ -65,7 +65,8 @@ with {MINE}, {_ASKED}, {_OWNED}, {_HELD},
 granted as materialized (select p.id, p.effect_key, p.tenant_id from {{s}}.approvals p, clock
   where p.id in (select approval_id from asked) and p.state = 'approved' and p.expires_at > clock.now for update of p),
 allowed as (select a.* from mine, clock, owned a
-  where a.run_state = 'running' and a.owner_tenant_id = a.tenant_id and not exists (select 1 from held w where {_concerns(_OF_INTENT)})
+  where a.run_state = 'running' and a.owner_tenant_id = a.tenant_id
+    and not exists (select 1 from held w where {_concerns(_OF_INTENT)})
     and (a.approval_id is null or exists (select 1 from granted g
       where g.id = a.approval_id and g.effect_key = a.key and g.tenant_id = a.tenant_id))),
 claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, path, agent, tool, args_digest,
@@ -103,7 +104,8 @@ with {MINE}, asked as materialized (select * from unnest($4::bytea[], $5::text[]
 sent as (update {{s}}.journal j set state = 'intent', sends = sends + 1, last_sent_at = clock.now, run_id = a.run_id,
     fence = a.fence, sender = $3, settled_by = '', settle_reason = '', last_op = a.op
   from mine, clock, owned a
-  where a.run_state = 'running' and j.key = a.key and j.tenant_id = a.owner_tenant_id and j.state in ('intent', 'in_doubt') and j.last_op <> a.op
+  where a.run_state = 'running' and j.key = a.key and j.tenant_id = a.owner_tenant_id
+    and j.state in ('intent', 'in_doubt') and j.last_op <> a.op
     and not exists (select 1 from held w where {_concerns(_OF_CLAIM)})
   returning j.key)
 select (select count(*) from mine), array(select n from asked where key not in (select key from sent))"""
@@ -179,6 +181,32 @@ def settle_of(key: bytes, settlement: Settlement, op: int, at: float | None, sea
         op,
     )
     return settle_work(row, key, len(evidence) + (0 if result is None else len(result)))
+
+
+def read_claim(record: Any, seal: Seal) -> Claim:
+    """Return a row of `CLAIM_COLUMNS` as a value; a result that cannot be opened is kept, but None."""
+    row = tuple(map(read_text, record))
+    try:
+        result = seal.open(row[17], row[0])
+    except Unreadable:
+        result = None
+    return Claim(
+        *row[:11],
+        state=ClaimState(row[_STATE]),
+        fence=row[12],
+        sends=row[13],
+        first_sent_at=row[14],
+        last_sent_at=row[15],
+        settled_at=row[16],
+        result=result,
+        result_kept=row[17] is not None,
+        verified=row[18],
+        evidence=tuple(orjson.loads(line) for line in row[19].split("\n")) if row[19] else (),
+        settled_by=row[20],
+        settle_reason=row[21],
+        turn=row[22],
+        seq=row[23],
+    )
 
 
 class ClaimStatements:

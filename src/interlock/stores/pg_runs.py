@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 
-from interlock.journal.store import NewRun, RunState
+from interlock.journal.store import NewRun, RunRow, RunState
 from interlock.stores.pg_claims import MINE
-from interlock.stores.pg_text import write_text
+from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import Work, begin_work, end_work, trace_work
-from interlock.stores.seal import Seal
+from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["RUN_COLUMNS", "RunStatements", "begin_of", "end_of", "trace_of"]
+__all__ = ["RUN_COLUMNS", "RunStatements", "begin_of", "end_of", "read_run", "trace_of"]
 
 RUN_COLUMNS = """r.run_id, r.tenant_id, r.request_id, r.agent, r.state, r.reason, r.payload_hash, r.fence, r.attempts,
   r.request_time_ms, r.root_run_id, r.path, r.started_at, r.ended_at, r.record, r.output"""
@@ -119,6 +119,31 @@ def trace_of(run_id: str, rows: Sequence[Mapping[str, Any]]) -> Work:
     name = write_text(run_id)
     entries = [(name, row["seq"], orjson.dumps(row, default=str).decode()) for row in rows]
     return trace_work(entries, run_id, sum(len(entry) for _, _, entry in entries))
+
+
+def read_run(record: Any, seal: Seal) -> RunRow:
+    """Return a row of `RUN_COLUMNS` as a value; an output that cannot be opened is kept, but None."""
+    row = tuple(map(read_text, record))
+    try:
+        output = seal.open(row[15], row[0].encode())
+    except Unreadable:
+        output = None
+    return RunRow(
+        *row[:4],
+        state=RunState(row[4]),
+        reason=row[5],
+        payload_hash=row[6],
+        fence=row[7],
+        attempts=row[8],
+        request_time_ms=row[9],
+        root_run_id=row[10],
+        path=row[11],
+        started_at=row[12],
+        ended_at=row[13],
+        record=None if row[14] is None else orjson.loads(row[14]),
+        output=output,
+        output_kept=row[15] is not None,
+    )
 
 
 class RunStatements:

@@ -20,21 +20,19 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
-from interlock.stores.claims import read_claim
 from interlock.stores.owner import is_alive, this_process
 from interlock.stores.pg_address import Address, parse_address
-from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, resend_of, settle_of
+from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, resend_of, settle_of
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
 from interlock.stores.pg_reader import PgReader
-from interlock.stores.pg_runs import RUN_COLUMNS, begin_of, end_of, trace_of
+from interlock.stores.pg_runs import RUN_COLUMNS, begin_of, end_of, read_run, trace_of
 from interlock.stores.pg_schema import Opened, open_schema
-from interlock.stores.pg_text import read_text, write_text
+from interlock.stores.pg_text import write_text
 from interlock.stores.pg_thread import LoopThread
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
-from interlock.stores.runs import read_run
 from interlock.stores.seal import Replay, Seal, load_keys
 from interlock.stores.writer import WriterOptions
 
@@ -196,11 +194,11 @@ class PostgresStore:
         else:
             senders = [row[0] for row in await self._reader.fetch(self._senders)]
             rows = await self._reader.fetch(self._doubts, tenant, [name for name in senders if _is_dead(name)])
-        return [self._read_claim(row) for row in rows]
+        return [read_claim(row, self._seal) for row in rows]
 
     async def claims_of(self, run_id: str) -> list[Claim]:
         """See `Journal`."""
-        return [self._read_claim(row) for row in await self._reader.fetch(self._claims_of, write_text(run_id))]
+        return [read_claim(row, self._seal) for row in await self._reader.fetch(self._claims_of, write_text(run_id))]
 
     # RunStore
 
@@ -208,7 +206,7 @@ class PostgresStore:
         """See `RunStore`."""
         work = begin_of(run, next(self._ops), self._seal, at=None, retry=retry, resume=resume)
         fresh, row = await self._writer.submit(work)
-        return Begun(fresh, self._read_run(row))
+        return Begun(fresh, read_run(row, self._seal))
 
     def begin_soon(self, run: NewRun) -> int:
         """See `RunStore`."""
@@ -234,7 +232,7 @@ class PostgresStore:
     async def run(self, run_id: str) -> RunRow | None:
         """See `RunStore`."""
         rows = await self._reader.fetch(self._run, write_text(run_id))
-        return self._read_run(rows[0]) if rows else None
+        return read_run(rows[0], self._seal) if rows else None
 
     async def runs(
         self,
@@ -246,7 +244,7 @@ class PostgresStore:
     ) -> list[RunRow]:
         """See `RunStore`."""
         words = (None if word is None else write_text(word) for word in (tenant_id, reason, state))
-        return [self._read_run(row) for row in await self._reader.fetch(self._runs, *words, limit)]
+        return [read_run(row, self._seal) for row in await self._reader.fetch(self._runs, *words, limit)]
 
     # The trace
 
@@ -262,13 +260,7 @@ class PostgresStore:
         return self._clock.wall() + self._ahead_s
 
     def _claim(self, row: Any) -> Claim | None:
-        return None if row is None else self._read_claim(row)
-
-    def _read_claim(self, row: Any) -> Claim:
-        return read_claim(tuple(map(read_text, row)), self._seal)
-
-    def _read_run(self, row: Any) -> RunRow:
-        return read_run(tuple(map(read_text, row)), self._seal)
+        return None if row is None else read_claim(row, self._seal)
 
 
 async def _open(address: Address, patience_s: float) -> Opened:
