@@ -10,9 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import yaml
+from typing import Any, Protocol
 
 from interlock.core.errors import ConfigError
 
@@ -31,6 +29,21 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: value for value, text in ((True, "true"), (False, "false")) for word in (text, text.title(), text.upper())
 }
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+class _Mark(Protocol):
+    line: int
+    column: int
+
+
+class _Node(Protocol):
+    """A node as PyYAML composes it; `id` is mapping, sequence or scalar."""
+
+    id: str
+    tag: str
+    value: Any
+    style: str | None
+    start_mark: _Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +74,11 @@ def parse_yaml(text: str, where: str) -> Document:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{where}: larger than {MAX_BYTES // 1_000_000} MB: this is not a configuration")
+    # A twentieth of what starting costs: only for those who have a file.
+    import yaml  # noqa: PLC0415
+
     try:
-        root = yaml.compose(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+        root: Any = yaml.compose(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(_explain(error, where, text)) from None
     except RecursionError:
@@ -70,7 +86,7 @@ def parse_yaml(text: str, where: str) -> Document:
     reader = _Reader(where)
     if root is None:
         return Document({}, reader.lines)
-    if not isinstance(root, yaml.MappingNode):
+    if root.id != "mapping":
         raise ConfigError(f"{where}:{_line(root)}: the top level must be keys, like `agent:` and `tools:`")
     return Document(reader.mapping(root, (), 0), reader.lines)
 
@@ -83,29 +99,29 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self.nodes = 0
 
-    def value(self, node: yaml.Node, path: Path, depth: int) -> Any:
+    def value(self, node: _Node, path: Path, depth: int) -> Any:
         # An alias stands for its anchor again: counting what is expanded stops bombs, the depth stops cycles.
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > MAX_DEPTH:
             raise self.error(node, "nested too deeply or too long: aliases (`*name`) may not multiply or go in circles")
-        if isinstance(node, yaml.MappingNode):
+        if node.id == "mapping":
             return self.mapping(node, path, depth)
-        if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
+        if node.id == "sequence" and node.tag.endswith(":seq"):
             return [self.item(child, (*path, str(i)), depth) for i, child in enumerate(node.value)]
-        if isinstance(node, yaml.ScalarNode) and node.tag.startswith("tag:yaml.org,2002:"):
+        if node.id == "scalar" and node.tag.startswith("tag:yaml.org,2002:"):
             return self.scalar(node)
         raise self.error(node, f"the tag {node.tag} is not supported: remove it")
 
-    def item(self, node: yaml.Node, path: Path, depth: int) -> Any:
+    def item(self, node: _Node, path: Path, depth: int) -> Any:
         self.lines.setdefault(path, _line(node))
         return self.value(node, path, depth + 1)
 
-    def mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Any]:
+    def mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
         if not node.tag.endswith(":map"):
             raise self.error(node, f"the tag {node.tag} is not supported: remove it")
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
+            if key_node.id != "scalar":
                 raise self.error(key_node, "a key must be one word or a quoted text")
             key: str = key_node.value
             if key == "<<" and not key_node.style:
@@ -117,7 +133,7 @@ class _Reader:
             out[key] = self.value(value_node, here, depth + 1)
         return out
 
-    def scalar(self, node: yaml.ScalarNode) -> Any:
+    def scalar(self, node: _Node) -> Any:
         text: str = node.value
         if node.style:
             return text
@@ -133,15 +149,15 @@ class _Reader:
             raise self.error(node, f"{text} is not a finite number: write null where unlimited is meant")
         return text
 
-    def error(self, node: yaml.Node, message: str) -> ConfigError:
+    def error(self, node: _Node, message: str) -> ConfigError:
         return ConfigError(f"{self.where}:{_line(node)}: {message}")
 
 
-def _line(node: yaml.Node) -> int:
+def _line(node: _Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _explain(error: yaml.YAMLError, where: str, text: str) -> str:
+def _explain(error: Exception, where: str, text: str) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     if mark is None:

@@ -36,20 +36,20 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # (literals of which one must be in the text, pattern, what takes its place). Quantifiers are bounded or stand on
 # disjoint classes: a hostile text costs linear time.
-_VALUES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    (("sk-",), re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"), HIDDEN),
-    (("sk_", "rk_", "pk_"), re.compile(r"\b[srp]k_(?:live|test)_[A-Za-z0-9]{10,}"), HIDDEN),
-    (("eyJ",), re.compile(r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"), HIDDEN),
-    (("gh", "github_pat_"), re.compile(r"\b(?:gh[opusr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"), HIDDEN),
-    (("glpat-",), re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"), HIDDEN),
-    (("xox",), re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"), HIDDEN),
-    (("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
-    (("AIza",), re.compile(r"\bAIza[A-Za-z0-9_-]{30,}"), HIDDEN),
-    (("://",), re.compile(r"(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)"), HIDDEN),
-    (("earer ", "EARER "), re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}"), HIDDEN),
+_VALUES: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (("sk-",), r"\bsk-[A-Za-z0-9_-]{16,}", HIDDEN),
+    (("sk_", "rk_", "pk_"), r"\b[srp]k_(?:live|test)_[A-Za-z0-9]{10,}", HIDDEN),
+    (("eyJ",), r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
+    (("gh", "github_pat_"), r"\b(?:gh[opusr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})", HIDDEN),
+    (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{16,}", HIDDEN),
+    (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}", HIDDEN),
+    (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", HIDDEN),
+    (("AIza",), r"\bAIza[A-Za-z0-9_-]{30,}", HIDDEN),
+    (("://",), r"(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)", HIDDEN),
+    (("earer ", "EARER "), r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}", HIDDEN),
     (
         ("PRIVATE KEY-----",),
-        re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]*-----END [A-Z ]{0,40}PRIVATE KEY-----|[^-]*)"),
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]*-----END [A-Z ]{0,40}PRIVATE KEY-----|[^-]*)",
         HIDDEN,
     ),
 )
@@ -88,7 +88,7 @@ class Redactor:
         for literals, pattern, instead in _VALUES:
             for literal in literals:
                 if literal in text:
-                    text = pattern.sub(instead, text)
+                    text = re.sub(pattern, instead, text)  # compiled when first needed, and kept by `re`
                     break
         if self._assigned is not None and ("=" in text or ":" in text):
             lower = text.lower()

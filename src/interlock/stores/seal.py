@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,17 @@ class Seal:
 
     def __init__(self, replay: Replay, keys: tuple[bytes, ...] = ()) -> None:
         self.replay = replay
-        self._ciphers: dict[bytes, Any] = {}
-        self._head = b""
-        if keys:
-            # A fifth of what the library costs to import: only for those who have something to seal.
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
-
-            self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
-            self._head = _SEALED + _key_id(keys[0])
-            self._cipher = self._ciphers[_key_id(keys[0])]
-        elif replay is Replay.ON:
+        self._keys = keys
+        self._first = _key_id(keys[0]) if keys else b""
+        if not keys and replay is Replay.ON:
             raise ConfigError("replay: on needs a key: set INTERLOCK_KEY, or replay: off")
+
+    @cached_property
+    def _ciphers(self) -> dict[bytes, Any]:
+        # Imported with the first value that is sealed or opened: the library costs a thirtieth of starting.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+
+        return {_key_id(key): AESGCM(key) for key in self._keys}
 
     def close(self, value: bytes | None, row: bytes) -> bytes | None:
         """Return what to store of `value` in the row named `row`; None where nothing is kept."""
@@ -70,8 +71,8 @@ class Seal:
             return _PLAIN + value
         # Not the clock's chance: a nonce that repeats, as a seeded one does, gives the key away.
         nonce = os.urandom(_NONCE_BYTES)
-        sealed: bytes = self._cipher.encrypt(nonce, value, row)
-        return self._head + nonce + sealed
+        sealed: bytes = self._ciphers[self._first].encrypt(nonce, value, row)
+        return _SEALED + self._first + nonce + sealed
 
     def open(self, stored: bytes | None, row: bytes) -> bytes | None:
         """Return the value again.
