@@ -132,7 +132,9 @@ class Server:
     def empty(self, url):
         """Leave nothing in a store but its schema, as if it were new: a tenth of what a new one costs."""
         schema = parse_address(url).schema
-        tables = ("calls", "journal", "runs", "requests", "writers", "switches", "switch_events", "approvals")
+        tables = (
+            "calls turns results journal runs requests writers switches switch_events approvals tenant_spend tenant_runs"
+        ).split()
         clock = (
             f"drop table if exists {schema}.test_clock; create or replace function {schema}.now_s() "
             "returns double precision language sql stable parallel safe "

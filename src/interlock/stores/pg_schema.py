@@ -23,7 +23,8 @@ SCHEMA_VERSION = len(_MIGRATIONS)
 _OLDEST_SERVER = 14
 _SECRET_BYTES = 32
 _TABLES = frozenset(
-    {"meta", "writers", "requests", "runs", "journal", "calls", "switches", "switch_events", "approvals"}
+    {"meta", "writers", "requests", "runs", "journal", "turns", "results", "calls", "switches", "switch_events"}
+    | {"approvals", "tenant_spend", "tenant_runs"}
 )
 
 _LOOK = """

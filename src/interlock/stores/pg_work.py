@@ -11,7 +11,20 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
-__all__ = ["Kind", "Work", "place"]
+__all__ = [
+    "Kind",
+    "Work",
+    "alone",
+    "begin_work",
+    "claim_work",
+    "end_work",
+    "forget_work",
+    "place",
+    "record_work",
+    "resend_work",
+    "settle_work",
+    "trace_work",
+]
 
 
 class Kind(IntEnum):
@@ -21,12 +34,15 @@ class Kind(IntEnum):
     BEGIN = 1
     SETTLE = 2
     RESEND = 3
-    CLAIM = 4
-    TRACE = 5
-    ALONE = 6
+    FORGET = 4
+    TURN = 5
+    RESULT = 6
+    CLAIM = 7
+    TRACE = 8
+    ALONE = 9
 
 
-_KINDS = 8
+_KINDS = 16
 # Every run that a request may be standing on: which one is seen only in the database.
 ANY_RUN_ENDED = "any run ended"
 
@@ -96,6 +112,17 @@ def end_work(row: tuple[Any, ...], run_id: str, size: int) -> Work:
 def trace_work(rows: list[tuple[Any, ...]], run_id: str, size: int) -> Work:
     """Work that needs the run's row to be there."""
     return Work(Kind.TRACE, (rows,), ("run " + run_id,), (), size)
+
+
+def record_work(kind: Kind, row: tuple[Any, ...], run_id: str, size: int) -> Work:
+    """Work that adds to what replay answers from (TURN or RESULT), for as long as the run is this owner's."""
+    follows = ("run " + run_id, "forgot " + run_id)
+    return Work(kind, row, follows, ("reads " + run_id, "recorded " + run_id), size)
+
+
+def forget_work(row: tuple[Any, ...], run_id: str) -> Work:
+    """Work that takes out what replay answers from."""
+    return Work(Kind.FORGET, row, ("run " + run_id, "recorded " + run_id), ("forgot " + run_id,))
 
 
 def alone(work: Callable[[Any], Awaitable[Any]]) -> Work:

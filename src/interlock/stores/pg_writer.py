@@ -22,6 +22,7 @@ from interlock.stores.pg_address import Address
 from interlock.stores.pg_claims import AGAIN, ClaimStatements
 from interlock.stores.pg_connections import connect, hang_up, transaction
 from interlock.stores.pg_errors import Fault, fault_of, translate
+from interlock.stores.pg_history import HistoryStatements
 from interlock.stores.pg_runs import RunStatements
 from interlock.stores.pg_thread import LoopThread, answer_all
 from interlock.stores.pg_work import Kind, Work, place
@@ -30,7 +31,7 @@ from interlock.stores.writer import CLOSED, FORKED, WriterOptions
 __all__ = ["PgWriter"]
 
 # What may be a transaction of its own: one statement. The others look again where their group found something.
-_ONE_STATEMENT = frozenset({Kind.CLAIM, Kind.RESEND, Kind.SETTLE, Kind.END, Kind.TRACE})
+_ONE_STATEMENT = frozenset({Kind.CLAIM, Kind.RESEND, Kind.SETTLE, Kind.END, Kind.TURN, Kind.RESULT, Kind.TRACE})
 BATCH_BYTES = 8_000_000
 MOST_REPEATS = 5
 FIRST_RETRY_S = 0.05
@@ -77,6 +78,7 @@ class PgWriter:
         self._options = options
         self._claims = ClaimStatements(address.schema)
         self._runs = RunStatements(address.schema)
+        self._history = HistoryStatements(address.schema)
         self._raise_epoch = _RAISE_EPOCH.replace("{s}", address.schema)
         self._withdraw_told = _WITHDRAW.replace("{s}", address.schema)
         self._queue: deque[Work] = deque()
@@ -252,6 +254,12 @@ class PgWriter:
                 mine = await self._runs.begin(db, writer, works)
             case Kind.END:
                 mine = await self._runs.end(db, writer, works)
+            case Kind.TURN:
+                mine = await self._history.turns(db, writer, works)
+            case Kind.RESULT:
+                mine = await self._history.results(db, writer, works)
+            case Kind.FORGET:
+                mine = await self._history.forget(db, writer, works)
             case Kind.TRACE:
                 mine = await self._runs.trace(db, writer, works)
             case Kind.ALONE:

@@ -20,15 +20,18 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
-from interlock.stores.owner import is_alive, this_process
+from interlock.stores.owner import this_process
 from interlock.stores.pg_address import Address, parse_address
 from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, resend_of, settle_of
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
+from interlock.stores.pg_owner import is_gone
 from interlock.stores.pg_reader import PgReader
+from interlock.stores.pg_replay import PgHistory
 from interlock.stores.pg_runs import RUN_COLUMNS, begin_of, end_of, read_run, trace_of
 from interlock.stores.pg_schema import Opened, open_schema
+from interlock.stores.pg_tenants import PgTenants
 from interlock.stores.pg_text import write_text
 from interlock.stores.pg_thread import LoopThread
 from interlock.stores.pg_work import alone
@@ -74,7 +77,7 @@ _CALLS_OF = "select entry from {s}.calls where run_id = $1 order by seq"
 
 
 class PostgresStore:
-    """Ports `Journal` and `RunStore`; `switches` is a `SwitchStore`, `approvals` an `ApprovalStore`.
+    """Ports `Journal` and `RunStore`, and in attributes the narrow ones beside them.
 
     Connects at once, and makes its schema where there is none. Use it from any event loop of this process; not
     after a fork. `close()` writes what is queued.
@@ -124,6 +127,8 @@ class PostgresStore:
         self._ops = count(secrets.randbits(62))
         self._writer = PgWriter(self._thread, address, secrets.token_hex(8), this_process(), options)
         self._reader = PgReader(self._thread, address, options.patience_s)
+        self.history = PgHistory(self._writer, self._reader, address.schema, self._seal)
+        self.tenants = PgTenants(self._writer, address.schema, this_process())
         self.switches = PgSwitches(self._reader, address.schema, clock)
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, clock)
         texts = (_DOUBTS, _UNVERIFIED, _SENDERS, _CLAIMS_OF, _RUN, _RUNS, _CALLS_OF)
@@ -193,7 +198,7 @@ class PostgresStore:
             rows = await self._reader.fetch(self._unverified, tenant)
         else:
             senders = [row[0] for row in await self._reader.fetch(self._senders)]
-            rows = await self._reader.fetch(self._doubts, tenant, [name for name in senders if _is_dead(name)])
+            rows = await self._reader.fetch(self._doubts, tenant, [name for name in senders if is_gone(name)])
         return [read_claim(row, self._seal) for row in rows]
 
     async def claims_of(self, run_id: str) -> list[Claim]:
@@ -284,12 +289,6 @@ def _seal(replay: Replay | str, environ: Mapping[str, str]) -> Seal:
         )
         mode = Replay.OFF
     return Seal(mode, keys)
-
-
-def _is_dead(sender: str) -> bool:
-    """Whether it was a process of this machine since its boot, and is gone; of other machines we cannot say."""
-    boot = this_process().partition(":")[0]
-    return bool(boot) and sender.partition(":")[0] == boot and not is_alive(sender)
 
 
 async def _nothing(db: Any) -> None:

@@ -98,6 +98,36 @@ create table journal (
 create index journal_open on journal (key) where open;
 create index journal_unverified on journal (key) where not verified;
 
+-- What replay answers from: model turns, and the results of calls at their position.
+create table turns (
+  tenant_id text collate "C" not null,
+  run_id    text collate "C" not null,
+  path      text collate "C" not null,
+  turn      integer not null,
+  model     text collate "C" not null,
+  usd       double precision not null,
+  tokens    bigint not null,
+  reply     bytea,
+  primary key (run_id, path, turn),
+  foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+create table results (
+  tenant_id   text collate "C" not null,
+  run_id      text collate "C" not null,
+  path        text collate "C" not null,
+  turn        integer not null,
+  tool        text collate "C" not null,
+  args_digest bytea not null,
+  nth         integer not null,
+  seq         integer not null,
+  status      text collate "C" not null,
+  writes      boolean not null,
+  value       bytea,
+  error       bytea,
+  primary key (run_id, path, turn, tool, args_digest, nth),
+  foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+
 -- The trace: one row a call, written in the background; `entry` is JSON without content.
 create table calls (
   tenant_id text collate "C" not null,
@@ -153,3 +183,17 @@ create table approvals (
 );
 create index approvals_of_effect on approvals (effect_key, policy_version);
 create index approvals_open on approvals (tenant_id, n) where state = 'pending';
+
+-- What tenants use over all their runs: dollars by UTC day, reserved ones included, and places of runs under way.
+create table tenant_spend (
+  tenant_id text collate "C" not null,
+  day       text collate "C" not null,
+  usd       double precision not null,
+  primary key (tenant_id, day)
+);
+create table tenant_runs (
+  tenant_id text collate "C" not null,
+  run_id    text collate "C" not null,
+  owner     text collate "C" not null,
+  primary key (tenant_id, run_id)
+);
