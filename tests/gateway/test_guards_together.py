@@ -397,3 +397,38 @@ async def test_a_denied_call_repeated_is_a_loop_too(make_gate):
     result, seen = await observe_all(gate, [("db.write", {"x": 1})] * 8)
     assert result.reason is StopReason.LOOP_DETECTED
     assert [s.reason for s in seen[:2]] == [StopReason.TOOL_DENIED] * 2
+
+
+# -- observing
+
+
+class Original(Exception):
+    status = 502
+
+
+async def test_an_observing_run_hands_the_tools_own_exception_through_and_tries_once(make_gate):
+    gate = make_gate({"mode": "observe"})
+    tries = []
+
+    @gate.tool("pay", effect="write", allow=True)
+    async def pay(n: int) -> int:
+        tries.append(n)
+        raise Original
+
+    async def agent(run, task):
+        try:
+            await pay(n=1)
+        except Original:
+            return "as ever"
+
+    result = await gate.run(agent, "x")
+    assert result.output == "as ever"
+    assert tries == [1]
+    assert "outcome_unknown" in result.details["would_have"]
+
+
+async def test_an_unknown_tool_is_denied_even_when_observing_and_leaves_no_doubt(make_gate):
+    gate = make_gate({"mode": "observe"})
+    _, seen = await observe_all(gate, [("nobody", {"n": 1})])
+    assert seen[0].reason is StopReason.TOOL_DENIED
+    assert not await gate.house().store.doubts()

@@ -255,6 +255,9 @@ class Allowlist:
         def allowlist(call: Call[P]) -> Awaitable[Answer]:
             run = call.run
             decision = run.policy.decide(tool)
+            if not tool.known:
+                # Observing or not: there is nothing that could be called.
+                raise _denied(tool, decision)
             if not decision.allowed:
                 call.refuse(_denied(tool, decision))
             elif scopes and not scopes <= run.scopes:
