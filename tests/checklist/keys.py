@@ -8,7 +8,11 @@ of the user; scenes use the tool `thing`, the tenant `acme` and the model `small
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,6 +153,25 @@ async def replay(make, config, tmp_path):
 
     await gate.run(agent, "t", request_id="req_1")
     return (await gate.run(agent, "t", request_id="req_1")).output
+
+
+@probe("results", ("awaited", "done"), ("deferred", "intent"))
+async def results(make, config, tmp_path):
+    """A worker dies right after its write has returned: is the answer on disk?"""
+    program = f"""
+import asyncio, os, signal, interlock
+gate = interlock.Interlock({config!r}, store="sqlite:///{tmp_path}/r.db")
+@gate.tool("thing", effect="write")
+async def thing(*, idempotency_key: str) -> int:
+    return 1
+async def agent(run, task):
+    await run.call("thing")
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(gate.run(agent, "t", request_id="req_1"))
+"""
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], check=False, timeout=60)
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as db:
+        return db.execute("select state from journal").fetchone()[0]
 
 
 @probe("prices_unknown", ("refuse", "cost_budget"), ("allow", "success"))

@@ -24,6 +24,8 @@ from interlock.supervisor.supervisor import OpenRun
 
 __all__ = ["Interlock"]
 
+Invariant = Callable[[Any], bool] | tuple[str, Callable[[Any], bool]]
+
 
 class Interlock:
     """A gate between agents and the world.
@@ -72,7 +74,7 @@ class Interlock:
         input: Any = None,  # noqa: A002 - the word users expect
         output: Any = None,
         timeout_s: float | None = None,
-        invariants: Sequence[Any] = (),
+        invariants: Sequence[Invariant] = (),
         scopes: Sequence[str] = (),
         compensate: str | None = None,
         outcome: Mapping[int, str] | Callable[[int | None, Any], str | None] | None = None,

@@ -11,7 +11,7 @@ from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError, OutcomeUnknown, StoreUnavailable
 from interlock.journal.inflight import InFlight
 from interlock.journal.lookup import InThread
-from interlock.journal.store import Claim, Journal, Refused, Settlement
+from interlock.journal.store import Claim, ClaimState, Journal, Refused, Settlement
 from interlock.journal.wording import refusal as refusal_of
 from interlock.journal.wording import replayed, unknown
 
@@ -28,6 +28,8 @@ class EffectOptions:
 
     Attributes:
         dedupe_window_s: How long a remote remembers our key; an older doubt is not sent again.
+        results_deferred: A result is durable soon after the call returns, not before: half the commits, and dying in
+            between leaves a doubt where there was an answer.
         lease_ttl_s: After how long a dead worker's work is taken over; part of how long a "no" must wait.
         timeout_s: Of an attempt, for tools that do not say. lookup_timeout_s: of one question to a remote.
     """
@@ -36,6 +38,7 @@ class EffectOptions:
     lease_ttl_s: float = 5.0
     timeout_s: float = 30.0
     lookup_timeout_s: float = 15.0
+    results_deferred: bool = False
 
     def __post_init__(self) -> None:
         if not self.dedupe_window_s >= 0:
@@ -61,6 +64,9 @@ class Ledger:
 
         Return False if the claim was closed already.
         """
+        if self.options.results_deferred and settlement.state is ClaimState.DONE:
+            self.journal.settle_soon(key, settlement)
+            return True
         try:
             return await self.journal.settle(key, settlement)
         except StoreUnavailable:

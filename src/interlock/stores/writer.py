@@ -109,7 +109,12 @@ class InlineWriter:
     def close(self) -> None:
         """See `Writer`."""
         # Not under the lock: in the child of a fork, whoever held it is not there to let it go.
-        self._closed = self._closed or CLOSED
+        first, self._closed = not self._closed, self._closed or CLOSED
+        if first and self._lock.acquire(timeout=1.0):
+            try:
+                self._db.close()
+            finally:
+                self._lock.release()
 
     def forked(self) -> None:
         """See `Writer`."""

@@ -70,7 +70,7 @@ class Opened(Generic[T]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         self.leaving()
         return await self.close(error)
 
@@ -81,7 +81,7 @@ class Opened(Generic[T]):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         self.leaving()
         swallowed: bool = self._bridge.cross(self.close(error))
         return swallowed

@@ -131,7 +131,7 @@ class ModelTurn(Opened["ModelTurn"]):
         if unknown is not None and capped:
             return Stop(
                 StopReason.COST_BUDGET,
-                f"price of {unknown} unknown: add prices.{unknown}, or set max_usd: null",
+                f"price of {unknown} unknown: {_remedy(unknown)}, or set max_usd: null",
                 {"budget": "agent.budgets.max_usd", "unpriced": unknown},
             )
         held = meter.admit_turn(worst_usd, None if self._worst is None else self._worst.tokens)
@@ -212,3 +212,7 @@ class ModelTurn(Opened["ModelTurn"]):
         finally:
             run.end_turn()
         return False
+
+
+def _remedy(model: str) -> str:
+    return "name it (run.model(…, model=…))" if model == UNNAMED else f"add prices.{model}"
