@@ -192,7 +192,8 @@ class InFile(Claims):
     def open_store(self):
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "interlock.db"
-        return SqliteStore(path, clock=self.clock, replay="plaintext", environ={})
+        # Its owner lives for as long as the machine runs, whatever its clock does.
+        return SqliteStore(path, clock=self.clock, replay="plaintext", lease_ttl_s=1e9, environ={})
 
     def teardown(self):
         super().teardown()

@@ -33,6 +33,7 @@ from interlock.gateway.pipeline import Funnel
 from interlock.gateway.tools import Registry
 from interlock.journal.effects import EffectOptions, Effects
 from interlock.journal.inflight import InFlight
+from interlock.journal.ownership import Ownership, hold_on
 from interlock.policy.allowlist import Allowlist, Policy
 from interlock.policy.approval import ApprovalOptions, Approvals
 from interlock.policy.globs import GlobSet
@@ -179,7 +180,12 @@ def _funnel(
     effects = Effects(
         store,
         clock,
-        EffectOptions(dedupe_window_s=tools.dedupe_window_s, timeout_s=tools.timeouts_s["default"]),
+        EffectOptions(
+            dedupe_window_s=tools.dedupe_window_s,
+            timeout_s=tools.timeouts_s["default"],
+            lease_ttl_s=settings.lease_ttl_s,
+            results_deferred=settings.results == "deferred",
+        ),
         secret=store.secret,
         rebuild=rebuild,
         inflight=inflight,
@@ -205,7 +211,9 @@ def _funnel(
         ),
         admission=admission,
         claim=effects.claim,
-        retry=Retry(retries_for(settings), admission, _before_attempt(switches, effects), switches.safe_mode),
+        retry=Retry(
+            retries_for(settings), admission, _before_attempt(switches, effects, store.leases), switches.safe_mode
+        ),
         timeout=Timeout(timeout_for(settings)),
         outputs=Outputs(OutputOptions(settings.validation.output.fail_closed, tools.max_output_bytes)),
         perform=Perform(pool),
@@ -232,6 +240,8 @@ def _supervisor(
         metrics=sinks.metrics,
         tenants=TenantBudgets(store.tenants, clock, tenant_caps(settings)),
         clock=clock,
+        leases=store.leases,
+        abandon_after=settings.abandon_after,
         unpriced_allowed=settings.prices_unknown == "allow",
     )
     scopes = ScopeMaker(
@@ -250,19 +260,28 @@ def _supervisor(
     return Supervisor(machinery, scopes, secretary, store, store.history)
 
 
-def _before_attempt(switches: Switches, effects: Effects) -> Callable[[Call[Any]], Awaitable[None] | None]:
-    """Return what is asked before every attempt: the switches, then, for a write sent before, the journal."""
+def _before_attempt(
+    switches: Switches, effects: Effects, leases: Ownership
+) -> Callable[[Call[Any]], Awaitable[None] | None]:
+    """Return what is asked before every attempt: switches; of a write, its lease; of one sent before, the journal."""
 
-    async def both(first: Awaitable[None] | None, call: Call[Any]) -> None:
+    async def asked(first: Awaitable[None] | None, call: Call[Any]) -> None:
         if first is not None:
             await first
+        lease = call.run.lease
+        if call.key is not None and lease is not None and lease.until_s <= call.run.clock.boot():
+            await hold_on(leases, lease)
         second = effects.before_attempt(call)
         if second is not None:
             await second
 
     def before_attempt(call: Call[Any]) -> Awaitable[None] | None:
         first = switches.check_attempt(call)
-        return None if first is None and not call.evidence else both(first, call)
+        if first is None and not call.evidence:
+            lease = call.run.lease
+            if call.key is None or lease is None or call.run.clock.boot() < lease.until_s:
+                return None
+        return asked(first, call)
 
     return before_attempt
 

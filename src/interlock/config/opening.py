@@ -26,4 +26,4 @@ def open_store(
     if "://" in address and not address.startswith("sqlite:///"):
         scheme = address.partition("://")[0]
         raise ConfigError(f"store: {scheme}:// is not supported; use sqlite:///path/file.db or sqlite:///:memory:")
-    return SqliteStore(address, clock=clock, replay=settings.replay, environ=environ)
+    return SqliteStore(address, clock=clock, replay=settings.replay, lease_ttl_s=settings.lease_ttl_s, environ=environ)

@@ -256,6 +256,8 @@ class Settings:
         mode: `observe` refuses nothing but kill and records what it would have refused.
         store: `sqlite:///path/file.db`; null is `interlock.db` beside this file or in the working directory.
         replay: Whether results are kept for replay: `on` (sealed), `off` (hashes only) or `plaintext`.
+        lease_ttl_s: Seconds after which a worker that gives no sign of life is taken for dead, and its runs taken over.
+        abandon_after: Workers in a row that died over a run without recording anything new, before it is given up.
         results: `awaited`: a write's result is durable before the call returns; `deferred`: soon after.
         agent: What a run may use up, and when it ends.
         tools: What tools may be used, and how.
@@ -276,6 +278,8 @@ class Settings:
     mode: Literal["enforce", "observe"] = "enforce"
     store: Word | None = None
     replay: Literal["on", "off", "plaintext"] = "on"
+    lease_ttl_s: Annotated[float, Field(ge=0.1, le=86_400)] = 5.0
+    abandon_after: Annotated[int, Field(ge=1)] = 5
     results: Literal["awaited", "deferred"] = "awaited"
     agent: AgentSettings = AgentSettings()
     tools: ToolSettings = field(default_factory=ToolSettings)

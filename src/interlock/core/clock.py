@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import secrets
 import selectors
@@ -26,6 +27,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds on a clock that never goes back; only differences mean something."""
+        ...
+
+    def boot(self) -> float:
+        """Seconds since this machine was started, those asleep included: what leases are counted in."""
         ...
 
     def wall(self) -> float:
@@ -49,6 +54,8 @@ class SystemClock:
     """The machine's own clock, and the operating system's randomness for identifiers."""
 
     monotonic = staticmethod(time.monotonic)
+    # Where a system has no clock of the boot, its monotonic one is the nearest.
+    boot = staticmethod(functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
     wall = staticmethod(time.time)
     uniform = staticmethod(random.uniform)
     sleep = staticmethod(asyncio.sleep)
@@ -72,6 +79,10 @@ class ManualClock:
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""
         return self._now_s
+
+    def boot(self) -> float:
+        """See `Clock.boot`; the same as `monotonic`."""
+        return self.monotonic()
 
     def wall(self) -> float:
         """See `Clock.wall`."""

@@ -8,6 +8,7 @@ from interlock.core.calls import Stop
 from interlock.core.clock import Clock
 from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
+from interlock.journal.ownership import Lease
 from interlock.policy.allowlist import PolicyView, Ruled
 from interlock.record.trace import Recorded, Trace
 from interlock.resilience.retry import Retried
@@ -22,12 +23,14 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         seq: Calls proposed so far. in_flight: calls under way.
         started_s: On the monotonic clock.
         tape: What is recorded for a later attempt; None where nobody can ask for the run again.
+        lease: The root's; None until it has begun.
         keyed: Whether the caller gave a request id, so that others may ask for the outcome.
     """
 
     __slots__ = (
         "in_flight",
         "keyed",
+        "lease",
         "loops",
         "meter",
         "occurrences",
@@ -72,6 +75,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.deadline_s = deadline_s
         self.keyed = keyed
         self.tape: Tape | None = None
+        self.lease: Lease | None = None if parent is None else parent.lease
         self.retrying = retrying
         self.observing = observing
         self.path = path

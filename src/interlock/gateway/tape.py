@@ -36,15 +36,16 @@ class Tape:
     Args:
         store: Where it is kept.
         run_id: The root run's.
-        history: What earlier attempts recorded.
+        fence: Of this attempt. history: what earlier ones recorded.
         path: Child path below the root.
     """
 
-    __slots__ = ("_history", "_nth", "_path", "_replay", "_run_id", "_store", "_turn")
+    __slots__ = ("_fence", "_history", "_nth", "_path", "_replay", "_run_id", "_store", "_turn")
 
-    def __init__(self, store: ReplayStore, run_id: str, history: History, path: str = "") -> None:
+    def __init__(self, store: ReplayStore, run_id: str, fence: int, history: History, path: str = "") -> None:
         self._store = store
         self._run_id = run_id
+        self._fence = fence
         self._history = history
         self._path = path
         self._replay = Replay(
@@ -56,7 +57,7 @@ class Tape:
 
     def child(self, path: str) -> Tape:
         """Return the tape of a child."""
-        return Tape(self._store, self._run_id, self._history, path)
+        return Tape(self._store, self._run_id, self._fence, self._history, path)
 
     # -- model turns
 
@@ -66,7 +67,7 @@ class Tape:
 
     def keep_turn(self, number: int, reply: bytes | None, model: str, usd: float, tokens: int) -> None:
         """Record a model turn; `reply` None makes the run one that cannot be entered again."""
-        self._store.turn_soon(self._run_id, TurnRecord(self._path, number, reply, model, usd, tokens))
+        self._store.turn_soon(self._run_id, self._fence, TurnRecord(self._path, number, reply, model, usd, tokens))
 
     # -- calls
 
@@ -96,6 +97,7 @@ class Tape:
         )
         self._store.call_soon(
             self._run_id,
+            self._fence,
             CallRecord(
                 path=self._path,
                 turn=call.turn,

@@ -67,6 +67,13 @@ class History:
         """Whether every model turn can be answered again."""
         return all(turn.reply is not None for turn in self.turns)
 
+    def covers(self, places: Iterable[tuple[str, int]]) -> bool:
+        """Whether every model turn is on record, those included in which there were calls at `places`: (path, turn)."""
+        recorded = {(turn.path, turn.turn) for turn in self.turns if turn.reply is not None}
+        used = {*places, *((turn.path, turn.turn) for turn in self.turns)}
+        used.update((call.path, call.turn) for call in self.calls)
+        return all(turn == 0 or (path, turn) in recorded for path, turn in used)
+
 
 class ReplayStore(Protocol):
     """Where turns and results are kept, sealed, until retention.
@@ -77,12 +84,19 @@ class ReplayStore(Protocol):
 
     keeps: bool
 
-    def turn_soon(self, run_id: str, record: TurnRecord) -> None:
-        """Queue a model turn; it is durable before, or together with, any later intent of this process."""
+    def turn_soon(self, run_id: str, fence: int, record: TurnRecord) -> None:
+        """Queue a model turn; it is durable before, or together with, any later intent of this process.
+
+        It is not written where the run has another fence by then.
+        """
         ...
 
-    def call_soon(self, run_id: str, record: CallRecord) -> None:
+    def call_soon(self, run_id: str, fence: int, record: CallRecord) -> None:
         """Queue what became of a call; as `turn_soon`."""
+        ...
+
+    def forget_soon(self, run_id: str) -> None:
+        """Queue that nothing of this run is kept: it begins anew, having written nothing."""
         ...
 
     async def history(self, run_id: str) -> History:

@@ -8,7 +8,7 @@ or a person closes it. An intent is durable before anything leaves the process.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -119,6 +119,8 @@ class Settlement:
         verified: False for an output that failed validation: the write happened, its answer cannot be believed.
         evidence: How we know: one dict an attempt, plus who or what closed it; no content.
         by: `tool`, `lookup`, `late_answer`, `shutdown`, or the name of a person.
+        fence: Of the owner whose attempts these were: FAILED_CLEAN says nothing of what a later owner has sent, and
+            is then not written. What happened (DONE) is accepted from anybody.
     """
 
     state: ClaimState
@@ -127,6 +129,7 @@ class Settlement:
     evidence: Sequence[Mapping[str, Any]] = ()
     by: str = "tool"
     reason: str = ""
+    fence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,14 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as the store knows it. `record` is the article's structured record; `output` unsealed JSON."""
+    """A run as the store knows it. `record` is the article's structured record; `output` unsealed JSON.
+
+    Attributes:
+        lease_left_s: Seconds, when the row was read, until its owner may be taken for dead; None where nobody holds it.
+        barren: Attempts in a row whose owner died and that recorded nothing new.
+        used_s: Seconds of earlier attempts, under a live lease.
+        task: What `NewRun.task` was, where the row was taken from the queue; else None.
+    """
 
     run_id: str
     tenant_id: str
@@ -244,6 +254,10 @@ class RunRow:
     record: Mapping[str, Any] | None = None
     output: bytes | None = None
     output_kept: bool = False
+    lease_left_s: float | None = field(default=None, compare=False)
+    barren: int = 0
+    used_s: float = 0.0
+    task: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +274,12 @@ class RunStore(Protocol):
     async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
         """Claim (tenant, request id) in one atomic insert, with the payload's hash; durable when it returns.
 
-        `resume` re-opens a standing PARKED or QUEUED run of the same request under its own run id (state RUNNING,
-        fence and attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same
-        `request_time_ms`, so that effect keys stay (a PARKED one is ended with its reason). Anything else that
-        stands is returned, untouched. A child (`path`) always begins: only the owner of its root asks for it, so
-        what stands is of an attempt that is over, and is ended.
+        What begins has a lease (see `ownership.py`). `resume` re-opens a standing run of the same request that is
+        PARKED or QUEUED, or whose owner's lease has run out, under its own run id (state RUNNING, fence and
+        attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same `request_time_ms`, so
+        that effect keys stay (a PARKED one is ended with its reason). Anything else that stands is returned,
+        untouched. A child (`path`) always begins: only the owner of its root asks for it, so what stands is of an
+        attempt that is over, and is ended.
         """
         ...
 

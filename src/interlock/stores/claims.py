@@ -69,7 +69,7 @@ where journal.state = 'failed_clean'"""
 _SETTLE = """
 update journal set state = ?2, result = ?3, verified = ?4, settled_by = ?5, settle_reason = ?6, settled_at = ?7,
   evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end
-where key = ?1 and state in ('intent', 'in_doubt')"""
+where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)"""
 
 _COLUMNS = """key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key,
   state, fence, sends, first_sent_at, last_sent_at, settled_at, result, verified, evidence, settled_by,
@@ -185,6 +185,7 @@ def settle_params(settlement: Settlement, key: bytes, now: float, seal: Seal) ->
         settlement.reason,
         None if settlement.state is ClaimState.IN_DOUBT else now,
         "\n".join(orjson.dumps(dict(entry)).decode() for entry in settlement.evidence),
+        settlement.fence,
     )
 
 

@@ -23,14 +23,14 @@ class SqliteHistory:
         self._reader = reader
         self._seal = seal
 
-    def turn_soon(self, run_id: str, record: TurnRecord) -> None:
+    def turn_soon(self, run_id: str, fence: int, record: TurnRecord) -> None:
         """See `ReplayStore`."""
         place = f"{run_id}{record.path}/turn/{record.turn}".encode()
         reply = self._seal.close(record.reply, place)
         row = (run_id, record.path, record.turn, record.model, record.usd, record.tokens, reply)
-        self._writer.later(_insert, "turns", row)
+        self._writer.later(_insert, "turns", run_id, fence, row)
 
-    def call_soon(self, run_id: str, record: CallRecord) -> None:
+    def call_soon(self, run_id: str, fence: int, record: CallRecord) -> None:
         """See `ReplayStore`."""
         place = _place(run_id, record.path, record.turn, record.tool, record.nth)
         row = (
@@ -46,7 +46,11 @@ class SqliteHistory:
             self._seal.close(record.value, place),
             self._seal.close(record.error, place),
         )
-        self._writer.later(_insert, "results", row)
+        self._writer.later(_insert, "results", run_id, fence, row)
+
+    def forget_soon(self, run_id: str) -> None:
+        """See `ReplayStore`."""
+        self._writer.later(_forget, run_id)
 
     async def history(self, run_id: str) -> History:
         """See `ReplayStore`."""
@@ -98,9 +102,19 @@ def _place(run_id: str, path: str, turn: int, tool: str, nth: int) -> bytes:
     return f"{run_id}{path}/{turn}/{tool}/{nth}".encode()
 
 
-def _insert(db: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
+def _insert(db: sqlite3.Connection, table: str, run_id: str, fence: int, row: tuple[Any, ...]) -> None:
+    """Write one record, unless the run is somebody else's by now."""
     marks = ", ".join("?" * len(row))
-    db.execute(f"insert or replace into {table} values ({marks})", row)  # noqa: S608 - our own table names
+    db.execute(
+        f"insert or replace into {table} select {marks} "  # noqa: S608 - our own table names
+        "where exists (select 1 from runs where run_id = ? and fence = ?)",
+        (*row, run_id, fence),
+    )
+
+
+def _forget(db: sqlite3.Connection, run_id: str) -> None:
+    db.execute("delete from turns where run_id = ?", (run_id,))
+    db.execute("delete from results where run_id = ?", (run_id,))
 
 
 def _select(db: sqlite3.Connection, run_id: str) -> tuple[list[Any], list[Any]]:

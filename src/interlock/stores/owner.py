@@ -6,9 +6,17 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["is_alive", "this_process"]
+__all__ = ["is_alive", "this_boot", "this_process"]
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_TIME_FIELD = 19  # of /proc/PID/stat, counted after the command's closing bracket
+
+
+def this_boot() -> str:
+    """Return the id of this boot of the machine; "" where the system has none."""
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return ""
 
 
 def this_process() -> str:
@@ -33,9 +41,8 @@ def _runs(pid: int) -> bool:
 
 
 def _name(pid: int) -> str:
-    boot_id = started = ""
+    boot_id, started = this_boot(), ""
     with contextlib.suppress(OSError):
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         started = stat.rpartition(")")[2].split()[_START_TIME_FIELD]
     return f"{boot_id}:{pid}:{started}"

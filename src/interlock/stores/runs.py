@@ -3,43 +3,83 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from interlock.journal.ownership import left_s, wears_out
 from interlock.journal.store import NewRun, RunRow, RunState
 from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["begin", "end", "list_runs", "one_run", "read_run"]
+__all__ = [
+    "Holder",
+    "begin",
+    "close_attempt",
+    "end",
+    "insert",
+    "list_runs",
+    "may_take_over",
+    "one_run",
+    "read_run",
+    "reopen",
+]
 
 _COLUMNS = """run_id, tenant_id, request_id, agent, state, reason, payload_hash, fence, attempts, request_time_ms,
-  root_run_id, path, started_at, ended_at, record, output"""
+  root_run_id, path, started_at, ended_at, record, output, lease_until_s, boot_id, barren, used_s"""
 
 _ONE = f"select {_COLUMNS} from runs where run_id = ?"  # noqa: S608 - our own column names
 
 _INSERT_RUN = f"""insert into runs (run_id, tenant_id, request_id, root_run_id, path, agent, request_time_ms,
-  payload_hash, state, fence, attempts, owner, started_at, task)
-values (?, ?, ?, ?, ?, ?, ?, ?, 'running', 1, 1, ?, ?, ?) returning {_COLUMNS}"""  # noqa: S608
+  payload_hash, state, fence, attempts, owner, boot_id, lease_until_s, attempted_s, attempted_at, started_at, task)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning {_COLUMNS}"""  # noqa: S608
 
 _REOPEN = f"""update runs set state = 'running', reason = null, ended_at = null, fence = fence + 1,
-  attempts = attempts + 1, owner = ? where run_id = ? returning {_COLUMNS}"""  # noqa: S608
+  attempts = attempts + 1, owner = ?2, boot_id = ?3, lease_until_s = ?4, attempted_s = ?5, attempted_at = ?6,
+  recorded = ?7, barren = ?8, used_s = ?9 where run_id = ?1 returning {_COLUMNS}"""  # noqa: S608
+
+_STANDING = """select q.request_time_ms, r.run_id, r.state, r.lease_until_s, r.boot_id from requests q
+  left join runs r on r.run_id = q.run_id where q.tenant_id = ? and q.request_id = ? and q.path = ?"""
+
+_CLOSE_ATTEMPT = """insert or replace into attempts
+select run_id, fence, owner, coalesce(attempted_at, started_at), ?2, ?3 from runs
+where run_id = ?1 and owner is not null"""
+
+# What an attempt adds to: turns, answers, writes, and what became of them. A write sent once more is nothing new.
+_RECORDED = """select (select count(*) from turns where run_id = ?1) + (select count(*) from results where run_id = ?1)
+  + (select count(*) + count(case when state in ('done', 'failed_clean') then 1 end) from journal
+     where key >= ?2 and key < ?3 and run_id = ?1)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who takes leases: this store of this process. `boot` is the clock that they are counted in."""
+
+    owner: str
+    boot_id: str
+    ttl_s: float
+    boot: Callable[[], float]
 
 
 def begin(
-    db: sqlite3.Connection, run: NewRun, task: bytes | None, owner: str, now: float, retry: bool, resume: bool
+    db: sqlite3.Connection,
+    run: NewRun,
+    task: bytes | None,
+    holder: Holder,
+    now: float,
+    asked_s: float,
+    retry: bool,
+    resume: bool,
 ) -> tuple[bool, tuple[Any, ...]]:
     """Insert the run, or take the standing one over where that is asked for; return (ours, the row)."""
     identity = (run.tenant_id, run.request_id, run.path)
-    standing = db.execute(
-        "select q.request_time_ms, r.run_id, r.state from requests q "
-        "left join runs r on r.run_id = q.run_id where q.tenant_id = ? and q.request_id = ? and q.path = ?",
-        identity,
-    ).fetchone()
+    standing = db.execute(_STANDING, identity).fetchone()
     if standing is None:
         time_ms = _inherited_time(db, run) or int(now * 1000)
         db.execute("insert into requests values (?, ?, ?, ?, ?)", (*identity, time_ms, run.run_id))
-        return True, _insert(db, run, task, owner, now, time_ms)
-    time_ms, run_id, state = standing
+        return True, insert(db, run, task, holder, now, time_ms)
+    time_ms, run_id, state, until_s, boot_id = standing
     # Only the owner of its root asks for a child: what stands is of an attempt that is over.
     child = run.path != "" and run_id != run.run_id
     if run_id is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
@@ -48,10 +88,54 @@ def begin(
             "update requests set run_id = ? where tenant_id = ? and request_id = ? and path = ?",
             (run.run_id, *identity),
         )
-        return True, _insert(db, run, task, owner, now, time_ms)
-    if resume and state in {RunState.PARKED, RunState.QUEUED}:
-        return True, db.execute(_REOPEN, (owner, run_id)).fetchall()[0]
+        return True, insert(db, run, task, holder, now, time_ms)
+    dead = state == RunState.RUNNING and may_take_over(until_s, boot_id, holder, asked_s)
+    if resume and (dead or state in {RunState.PARKED, RunState.QUEUED}):
+        return True, reopen(db, run_id, holder, now)
     return False, db.execute(_ONE, (run_id,)).fetchone()
+
+
+def may_take_over(until_s: float | None, boot_id: str | None, holder: Holder, asked_s: float) -> bool:
+    """Whether a lease has run out, and its owner had the chance to renew it.
+
+    Whoever has waited long for his turn to write may have waited beside the owner: then the owner, who queued
+    before, goes first, and the asker looks again.
+    """
+    now_s = holder.boot()
+    left = left_s(until_s, boot_id, now_s, holder.boot_id)
+    return left is not None and left <= 0 and now_s - asked_s < holder.ttl_s / 2
+
+
+def reopen(db: sqlite3.Connection, run_id: str, holder: Holder, now: float) -> tuple[Any, ...]:
+    """Make the run ours: the next fence, the next attempt. What its last attempt came to is written down."""
+    state, reason, until_s, boot_id, attempted_s, before, barren, used_s, record, ended_at, time_ms = db.execute(
+        "select state, reason, lease_until_s, boot_id, attempted_s, recorded, barren, used_s, record, ended_at, "
+        "request_time_ms from runs where run_id = ?",
+        (run_id,),
+    ).fetchone()
+    now_s = holder.boot()
+    dead = state == RunState.RUNNING
+    if dead:
+        same_boot = boot_id == holder.boot_id and until_s is not None
+        ended_at = now - (now_s - until_s) if same_boot else None
+        if until_s is not None and attempted_s is not None:
+            # Up to the last renewal: nobody knows what came after.
+            used_s += max(0.0, until_s - holder.ttl_s - attempted_s)
+        close_attempt(db, run_id, ended_at, "lease_lost")
+    elif state == RunState.PARKED:
+        used_s = float((orjson.loads(record) if record else {}).get("duration_s") or used_s)
+        close_attempt(db, run_id, ended_at, reason or "parked")
+    key = int(time_ms).to_bytes(8, "big"), (int(time_ms) + 1).to_bytes(8, "big")
+    recorded = int(db.execute(_RECORDED, (run_id, *key)).fetchone()[0])
+    barren = wears_out(barren, dead=dead, recorded_before=before, recorded=recorded)
+    lease = (holder.owner, holder.boot_id, now_s + holder.ttl_s, now_s, now)
+    row: tuple[Any, ...] = db.execute(_REOPEN, (run_id, *lease, recorded, barren, used_s)).fetchall()[0]
+    return row
+
+
+def close_attempt(db: sqlite3.Connection, run_id: str, now: float | None, ended_as: str) -> None:
+    """Write down an attempt that is over, before its row says otherwise."""
+    db.execute(_CLOSE_ATTEMPT, (run_id, now, ended_as))
 
 
 def _inherited_time(db: sqlite3.Connection, run: NewRun) -> int | None:
@@ -62,24 +146,23 @@ def _inherited_time(db: sqlite3.Connection, run: NewRun) -> int | None:
     return None if root is None else int(root[0])
 
 
-def _insert(
-    db: sqlite3.Connection, run: NewRun, task: bytes | None, owner: str, now: float, time_ms: int
+def insert(
+    db: sqlite3.Connection,
+    run: NewRun,
+    task: bytes | None,
+    holder: Holder,
+    now: float,
+    time_ms: int,
+    state: RunState = RunState.RUNNING,
 ) -> tuple[Any, ...]:
+    """Insert the row of a new run: ours, or nobody's where it is queued."""
+    now_s = holder.boot()
+    who: tuple[Any, ...] = (1, 1, holder.owner, holder.boot_id, now_s + holder.ttl_s, now_s, now)
+    if state is RunState.QUEUED:
+        who = (0, 0, None, None, None, None, None)
+    identity = (run.run_id, run.tenant_id, run.request_id, run.root_run_id, run.path, run.agent, time_ms)
     rows: list[tuple[Any, ...]] = db.execute(
-        _INSERT_RUN,
-        (
-            run.run_id,
-            run.tenant_id,
-            run.request_id,
-            run.root_run_id,
-            run.path,
-            run.agent,
-            time_ms,
-            run.payload_hash,
-            owner,
-            now,
-            task,
-        ),
+        _INSERT_RUN, (*identity, run.payload_hash, str(state), *who, now, task)
     ).fetchall()
     return rows[0]
 
@@ -96,7 +179,7 @@ def end(
 ) -> bool:
     """Write the outcome of a running run; return whether this owner could."""
     changed = db.execute(
-        "update runs set state = ?, reason = ?, ended_at = ?, record = ?, output = ?, owner = null, "
+        "update runs set state = ?, reason = ?, ended_at = ?, record = ?, output = ?, "
         "lease_until_s = null where run_id = ? and fence = ? and state = 'running'",
         (state, reason, now, record, output, run_id, fence),
     ).rowcount
@@ -122,7 +205,7 @@ def list_runs(
     ).fetchall()
 
 
-def read_run(row: tuple[Any, ...], seal: Seal) -> RunRow:
+def read_run(row: tuple[Any, ...], seal: Seal, holder: Holder, task: bytes | None = None) -> RunRow:
     """Return the row as a value, its output opened; an output that cannot be opened is kept, but None."""
     try:
         output = seal.open(row[15], row[0].encode())
@@ -146,4 +229,8 @@ def read_run(row: tuple[Any, ...], seal: Seal) -> RunRow:
         record=None if row[14] is None else orjson.loads(row[14]),
         output=output,
         output_kept=row[15] is not None,
+        lease_left_s=left_s(row[16], row[17], holder.boot(), holder.boot_id),
+        barren=row[18],
+        used_s=row[19],
+        task=task,
     )

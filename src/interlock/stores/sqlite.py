@@ -7,7 +7,9 @@ Never put the file on a network share. `:memory:` is the same store without a di
 from __future__ import annotations
 
 import atexit
+import math
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,8 +25,10 @@ from interlock.stores import claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, migrate, translate
 from interlock.stores.history import SqliteHistory
-from interlock.stores.owner import is_alive, this_process
+from interlock.stores.leases import Heartbeat, SqliteLeases
+from interlock.stores.owner import is_alive, this_boot, this_process
 from interlock.stores.reader import FileReader, Reader, WriterReader
+from interlock.stores.runs import Holder
 from interlock.stores.seal import Replay, Seal, load_keys
 from interlock.stores.tenants import SqliteTenants
 from interlock.stores.turnlock import TurnLock
@@ -62,6 +66,7 @@ class SqliteStore:
     Args:
         path: Of the file, `sqlite:///…`, or `:memory:`.
         replay: Whether results are kept for replay: sealed, not at all, or as they are.
+        lease_ttl_s: How long a run is its owner's without renewal.
         environ: Where `INTERLOCK_KEY` is looked for; the process's environment when left out.
         options: How the writer waits.
 
@@ -79,6 +84,7 @@ class SqliteStore:
         *,
         clock: Clock = SYSTEM,
         replay: Replay | str = Replay.ON,
+        lease_ttl_s: float = 5.0,
         environ: Mapping[str, str] | None = None,
         options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     ) -> None:
@@ -110,9 +116,14 @@ class SqliteStore:
             db.close()
             raise
         self._me = this_process()
+        # Two stores of one process are two owners. In memory nobody else can take a run.
+        ttl_s = math.inf if file is None else lease_ttl_s
+        self._holder = Holder(f"{self._me}/{secrets.token_hex(4)}", this_boot(), ttl_s, clock.boot)
+        self._heartbeat = Heartbeat(file, self._holder)
         _stores.add(self)
         self.switches = SqliteSwitches(self._writer, self._reader, clock)
         self.history = SqliteHistory(self._writer, self._reader, self._seal, keeps=mode is not Replay.OFF)
+        self.leases = SqliteLeases(self._writer, self._reader, clock, self._seal, self._holder, self._heartbeat)
         self.tenants = SqliteTenants(self._writer, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
 
@@ -124,12 +135,14 @@ class SqliteStore:
     def close(self) -> None:
         """Write what is queued, and close the file; blocks for as long as that takes. May be called again."""
         _stores.discard(self)
+        self._heartbeat.close()
         # Readers first: the last connection to go takes the log file with it, if it can write.
         self._reader.close()
         self._writer.close()
 
     def forked(self) -> None:
         """Called in the child of a fork: neither threads nor SQLite's locks survive one, so nothing is touched."""
+        self._heartbeat.forked()
         self._reader.forked()
         self._writer.forked()
 
@@ -180,15 +193,14 @@ class SqliteStore:
 
     async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
         """See `RunStore`."""
-        fresh, row = await self._writer.submit(
-            runs.begin, run, self._sealed_task(run), self._me, self._clock.wall(), retry, resume
-        )
-        return Begun(fresh, runs.read_run(row, self._seal))
+        task, now, asked_s = self._sealed_task(run), self._clock.wall(), self._clock.boot()
+        fresh, row = await self._writer.submit(runs.begin, run, task, self._holder, now, asked_s, retry, resume)
+        return Begun(fresh, runs.read_run(row, self._seal, self._holder))
 
     def begin_soon(self, run: NewRun) -> int:
         """See `RunStore`."""
         now = self._clock.wall()
-        self._writer.later(runs.begin, run, self._sealed_task(run), self._me, now, False, False)
+        self._writer.later(runs.begin, run, self._sealed_task(run), self._holder, now, self._clock.boot(), False, False)
         return int(now * 1000)
 
     async def end(
@@ -209,7 +221,7 @@ class SqliteStore:
     async def run(self, run_id: str) -> RunRow | None:
         """See `RunStore`."""
         row = await self._reader.read(runs.one_run, run_id)
-        return None if row is None else runs.read_run(row, self._seal)
+        return None if row is None else runs.read_run(row, self._seal, self._holder)
 
     async def runs(
         self,
@@ -221,7 +233,7 @@ class SqliteStore:
     ) -> list[RunRow]:
         """See `RunStore`."""
         rows = await self._reader.read(runs.list_runs, tenant_id, reason, state, limit)
-        return [runs.read_run(row, self._seal) for row in rows]
+        return [runs.read_run(row, self._seal, self._holder) for row in rows]
 
     # The trace
 

@@ -8,6 +8,7 @@ from interlock.budget.prices import Prices
 from interlock.budget.tenants import TenantBudgets
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
+from interlock.journal.ownership import Ownership
 from interlock.policy.switches import Switches
 from interlock.record.metrics import Metrics
 from interlock.resilience.threads import ToolThreads
@@ -22,6 +23,7 @@ class Machinery:
 
     Attributes:
         threads: Where sync agents and sync model functions run; not the tools' own.
+        leases: Who may act for a run. abandon_after: attempts in a row that died without recording anything new.
         unpriced_allowed: Under a dollar cap, models of unknown price run all the same.
         wrap_up_s: Seconds that a wrap-up turn may take.
     """
@@ -34,5 +36,7 @@ class Machinery:
     metrics: Metrics
     tenants: TenantBudgets
     clock: Clock
+    leases: Ownership
+    abandon_after: int = 5
     unpriced_allowed: bool = False
     wrap_up_s: float = 30.0

@@ -5,6 +5,7 @@ Every method works from an async agent (await it) and from a sync one (call it);
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -14,11 +15,12 @@ from typing import Any, Protocol
 
 from interlock.budget.meter import BudgetOptions
 from interlock.core.calls import Answer, Stop
-from interlock.core.errors import InterlockError, OutcomeUnknown, RunStopped
+from interlock.core.errors import InterlockError, LeaseLost, OutcomeUnknown, RunStopped
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tools import Caller, current_run
+from interlock.journal.ownership import Lease, hold_on
 from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
@@ -38,8 +40,8 @@ class Family(Protocol):
         """Open a run below `parent`."""
         ...
 
-    async def close(self, run: Run, error: BaseException | None) -> RunResult:
-        """End a run whose block was left, with or without an error, and record it."""
+    async def close(self, run: Run, error: BaseException | None) -> RunResult | None:
+        """End a run whose block was left, with or without an error, and record it; None: it is another worker's."""
         ...
 
 
@@ -94,14 +96,14 @@ class Run:
         """Use a tool, and return an `Observation`; a refusal does not raise.
 
         Raises:
-            RunStopped: A stop is decided: nothing more is done in this run.
+            RunStopped: A stop is decided: nothing more is done in this run. LeaseLost: another worker has it.
         """
         return self.bridge.cross(self._observation(tool, args or {}, tool_call_id))
 
     async def _observation(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None) -> Observation:
         try:
             answer: Answer = await self._call(tool, args, tool_call_id, bare=False)
-        except RunStopped:
+        except (RunStopped, LeaseLost):
             raise
         except InterlockError as error:
             return Observation(False, None, error.for_model, error.status, error.reason, error)
@@ -117,6 +119,9 @@ class Run:
                 self._straggler.called()
         elif self._parent is not None and self._parent.scope.stop is not None:
             self.stop(self._parent.scope.stop)
+        lease = scope.lease
+        if lease is not None and lease.until_s <= scope.clock.boot() and (scope.stop is None or lease.lost):
+            await self._hold_on(lease)
         scope.in_flight += 1
         turn = scope.turn
         refusal: InterlockError | None = None
@@ -142,6 +147,8 @@ class Run:
             key = error.details.get("key")
             if isinstance(key, str) and key not in self.doubts:
                 self.doubts.append(key)
+        if isinstance(error, LeaseLost) and self.scope.lease is not None:
+            self.scope.lease.lose()
         if stops(error, self._machinery.stopping.stop_on):
             self.stop(Stop(error.reason, str(error), error.details))
         return None if error.executed else error
@@ -273,9 +280,12 @@ class Run:
         """Pass the stop boundary before a model turn; return whether it is the wrap-up turn.
 
         Raises:
-            RunStopped: Nothing more is done in this run.
+            RunStopped: Nothing more is done in this run. LeaseLost: another worker has it.
         """
         scope = self.scope
+        lease = scope.lease
+        if lease is not None and lease.until_s <= scope.clock.boot() and (scope.stop is None or lease.lost):
+            await self._hold_on(lease)
         if scope.stop is None and self._parent is not None and self._parent.scope.stop is not None:
             self.stop(self._parent.scope.stop)
         if scope.stop is None:
@@ -306,6 +316,34 @@ class Run:
         """Take in that a model turn is over."""
         if self.scope.stop is not None and not self.scope.in_flight:
             self._idle()
+
+    # -- ownership
+
+    async def _hold_on(self, lease: Lease) -> None:
+        """Go on only if the run is still this worker's.
+
+        Raises:
+            LeaseLost: It is not.
+        """
+        try:
+            await hold_on(self._machinery.leases, lease)
+        except InterlockError as error:
+            self.stop(Stop(error.reason, str(error)))
+            raise
+
+    def watch_lease(self, lease: Lease) -> None:
+        """Stop when another worker takes the run over, whatever the agent is at."""
+        lost = Stop(StopReason.ABANDONED, "another worker has taken this run over")
+        lease.on_lost = functools.partial(self._from_any_thread, self.stop, lost)
+
+    def _from_any_thread(self, callback: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # that loop is closed: nothing of this run goes on
+            self.bridge.loop.call_soon_threadsafe(callback, *args)
+
+    @property
+    def lost(self) -> bool:
+        """Whether another worker has this run by now."""
+        return self.scope.lease is not None and self.scope.lease.lost
 
     # -- children
 

@@ -10,11 +10,12 @@ from interlock.core.clock import Clock
 from interlock.core.errors import StoreUnavailable
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
-from interlock.journal.store import ClaimState, Journal, RunRow, RunState, RunStore
+from interlock.journal.store import Claim, ClaimState, Journal, RunRow, RunState, RunStore
 from interlock.policy.approval import ApprovalState, ApprovalStore
 from interlock.record.metrics import Metrics
 from interlock.record.redact import Redactor
 from interlock.record.runrecord import build_record
+from interlock.record.trace import Trace
 from interlock.supervisor.run import Run
 
 __all__ = ["RecordSink", "Secretary"]
@@ -52,23 +53,29 @@ class Secretary:
         self._sinks = tuple(sinks)
         self._facts = dict(facts)
 
-    async def close(self, run: Run, result: RunResult) -> RunResult:
-        """Record the end of a run; durable on return where somebody else may ask for the outcome."""
+    async def close(self, run: Run, result: RunResult) -> RunResult | None:
+        """Record the end of a run; durable on return where somebody else may ask for the outcome.
+
+        Return None, and record nothing, where the run is another worker's by now.
+        """
         if not run.scope.keyed:
             return self.close_soon(run, result)
         record, state, output = self._write_up(run, result)
         scope = run.scope
         try:
-            await self._store.end(scope.run_id, scope.fence, state, result.reason, record, output)
+            if not await self._store.end(scope.run_id, scope.fence, state, result.reason, record, output):
+                return None
         except StoreUnavailable as error:
             # The outcome stands for the caller; a redelivery will ask the journal, write by write.
             result.details["record"] = f"not stored: {error}"
+        self._tell(run, result, record)
         return result
 
     def close_soon(self, run: Run, result: RunResult) -> RunResult:
         """Record the end of a run without waiting for the store."""
         record, state, output = self._write_up(run, result)
         self._store.end_soon(run.scope.run_id, run.scope.fence, state, result.reason, record, output)
+        self._tell(run, result, record)
         return result
 
     def _write_up(self, run: Run, result: RunResult) -> tuple[Mapping[str, Any], RunState, bytes | None]:
@@ -83,10 +90,47 @@ class Secretary:
             facts=self._facts,
             redactor=self._redactor,
         )
-        self._metrics.run_ended(scope.agent.partition("/")[0], result.reason, result.elapsed_s)
+        return record, RunState.PARKED if result.parked else RunState.ENDED, _output_json(result)
+
+    def _tell(self, run: Run, result: RunResult, record: Mapping[str, Any]) -> None:
+        self._metrics.run_ended(run.scope.agent.partition("/")[0], result.reason, result.elapsed_s)
         for sink in self._sinks:
             sink(record)
-        return record, RunState.PARKED if result.parked else RunState.ENDED, _output_json(result)
+
+    async def claims(self, row: RunRow) -> list[Claim]:
+        """Return the writes of this run, not those of earlier runs of its request."""
+        claims = await self._journal.claims_of(row.root_run_id)
+        return [claim for claim in claims if claim.run_id == row.root_run_id]
+
+    async def abandon(self, row: RunRow, why: str) -> RunResult:
+        """End a run of ours that cannot be gone on with, its doubts listed."""
+        open_states = (ClaimState.IN_DOUBT, ClaimState.INTENT)
+        doubts = [claim.key.hex() for claim in await self.claims(row) if claim.state in open_states]
+        details: dict[str, Any] = {"message": why, "attempts": row.attempts}
+        if doubts:
+            details["doubts"] = doubts
+        result = RunResult(
+            row.run_id,
+            StopReason.ABANDONED,
+            elapsed_s=row.used_s,
+            tenant_id=row.tenant_id,
+            request_id=row.request_id,
+            details=details,
+        )
+        record = build_record(
+            result,
+            Trace(row.run_id, tenant_id=row.tenant_id, request_id=row.request_id, agent=row.agent, kept=1),
+            ended_at=self._clock.wall(),
+            root_run_id=row.root_run_id,
+            path=row.path,
+            facts=self._facts,
+            redactor=self._redactor,
+        )
+        await self._store.end(row.run_id, row.fence, RunState.ENDED, result.reason, record, None)
+        self._metrics.run_ended(row.agent, result.reason, result.elapsed_s)
+        for sink in self._sinks:
+            sink(record)
+        return result
 
     async def may_go_on(self, row: RunRow) -> bool:
         """Whether what a parked run waited for has been settled or decided."""

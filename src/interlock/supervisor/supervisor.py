@@ -16,7 +16,7 @@ from typing import Any
 from interlock.budget.meter import BudgetOptions
 from interlock.core.calls import Stop
 from interlock.core.canonical import NotCanonical
-from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError
+from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError, LeaseLost
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
@@ -72,11 +72,14 @@ class Supervisor:
     async def run(self, agent: Callable[..., Any], request: RunRequest) -> RunResult:
         """Run an agent to its end and return the outcome; a request with an outcome gets that one."""
         opened = await self._open(request, wait_s=None)
-        if isinstance(opened, RunResult):
-            return opened
-        return await self._drive(opened, agent, request)
+        while not isinstance(opened, RunResult):
+            result = await self._drive(opened, agent, request)
+            # None: another worker has taken the run over; its outcome is the outcome, unless it dies too.
+            opened = result or await self._elsewhere(opened, request)
+        return opened
 
-    async def _drive(self, run: Run, agent: Callable[..., Any], request: RunRequest) -> RunResult:
+    async def _drive(self, run: Run, agent: Callable[..., Any], request: RunRequest) -> RunResult | None:
+        """Drive a run to its end; None where it is another worker's by then."""
         finished: asyncio.Future[None] = run.bridge.loop.create_future()
         before = current_run.set(run)
         try:
@@ -92,12 +95,13 @@ class Supervisor:
             # The caller was cancelled: record it and leave; a write under way goes on as a task of the gate.
             work.cancel()
             run.stop(Stop(StopReason.CANCELLED, "the caller of gate.run was cancelled"))
-            self._secretary.close_soon(run, judge(run, error=error))
+            if not run.lost:
+                self._secretary.close_soon(run, judge(run, error=error))
             raise
         finally:
             deadline()
             self._left(run)
-        return await self._secretary.close(run, judge(run, work=work))
+        return None if run.lost else await self._secretary.close(run, judge(run, work=work))
 
     async def _agent(self, agent: Callable[..., Any], run: Run, request: RunRequest) -> Any:
         inputs = dict(request.inputs)
@@ -125,6 +129,7 @@ class Supervisor:
             scope, new = self._scopes.root(request)
         except (NotCanonical, ConfigError) as error:
             return _refused(request, str(error))
+        asked_s = scope.clock.boot()
         try:
             begun = await self._begin(new, request)
             if begun is None:
@@ -139,16 +144,18 @@ class Supervisor:
             )
         if begun is not None and not begun.fresh:
             return await self._standing(begun.row, request, new, wait_s)
-        return await self._opened(scope, begun, History())
+        return await self._opened(scope, begun, History(), asked_s)
 
-    async def _opened(self, scope: RunScope, begun: Begun | None, history: History) -> Run | RunResult:
+    async def _opened(self, scope: RunScope, begun: Begun | None, history: History, asked_s: float) -> Run | RunResult:
         if begun is not None:
             scope.run_id = scope.root_run_id = scope.trace.run_id = begun.row.run_id
             scope.request_time_ms = begun.row.request_time_ms
             scope.fence = begun.row.fence
             if self._history.keeps:
-                scope.tape = Tape(self._history, scope.run_id, history)
+                scope.tape = Tape(self._history, scope.run_id, scope.fence, history)
+        lease = scope.lease = self._machinery.leases.hold(scope.run_id, scope.fence, asked_s)
         run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
+        run.watch_lease(lease)
         self._live.add(run)
         return await self._with_a_place(run)
 
@@ -162,15 +169,17 @@ class Supervisor:
             self._secretary.close_soon(run, judge(run, error=error))
             raise
         except InterlockError as error:
-            return await self.close(run, error)
+            return await self.close(run, error) or await self._elsewhere_now(run)
         if cap is None:
             return run
         key = f"tenants.{scope.tenant_id}.budgets.max_concurrent_runs"
         run.stop(Stop(StopReason.TIME_BUDGET, f"{key} = {cap}: no place until the run's time was up"))
-        return await self.close(run, None)
+        return await self.close(run, None) or await self._elsewhere_now(run)
 
     def _left(self, run: Run) -> None:
         self._live.discard(run)
+        if run.scope.lease is not None:
+            self._machinery.leases.let_go(run.scope.lease)
         self._machinery.tenants.leave(run.scope.tenant_id, run.scope.run_id)
 
     async def _begin(self, new: NewRun, request: RunRequest) -> Begun | None:
@@ -179,11 +188,12 @@ class Supervisor:
         return await self._store.begin(new, retry=request.retry is True)
 
     async def _standing(self, row: RunRow, request: RunRequest, new: NewRun, wait_s: float | None) -> Run | RunResult:
+        """Return what stands for a request: its outcome, or the run itself where this worker may go on with it."""
         if row.payload_hash != new.payload_hash:
             return _refused(request, f"request_id {request.request_id!r} was used with another payload", row.run_id)
         waited_s = 0.0
         clock = self._machinery.clock
-        while row.state in (RunState.RUNNING, RunState.QUEUED):
+        while row.state is RunState.RUNNING and (row.lease_left_s is None or row.lease_left_s > 0):
             if wait_s is not None and waited_s >= wait_s:
                 raise AlreadyRunning(row.run_id)
             await clock.sleep(WAIT_POLL_S)
@@ -192,8 +202,24 @@ class Supervisor:
             if found is None:
                 return _refused(request, f"run {row.run_id} is gone from the store", row.run_id)
             row = found
+        left_s = None if wait_s is None else max(0.0, wait_s - waited_s)
+        if row.state in (RunState.RUNNING, RunState.QUEUED):
+            return await self._take_over(request, left_s)
         if row.state is RunState.PARKED and (request.retry == "resume" or await self._secretary.may_go_on(row)):
-            return await self._resume(row, request, wait_s)
+            return await self._resume(row, request, left_s)
+        return stored_result(row)
+
+    async def _elsewhere(self, run: Run, request: RunRequest) -> Run | RunResult:
+        """Return the outcome of a run that another worker has taken over; or the run, taken back when that one died."""
+        row = await self._store.run(run.run_id)
+        if row is None:
+            return _refused(request, f"run {run.run_id} is gone from the store", run.run_id)
+        return await self._standing(row, request, self._scopes.root(request)[1], None)
+
+    async def _elsewhere_now(self, run: Run) -> RunResult:
+        row = await self._store.run(run.run_id)
+        if row is None or row.reason is None:
+            raise LeaseLost(f"run {run.run_id}: another worker has taken it over")
         return stored_result(row)
 
     async def _resume(self, row: RunRow, request: RunRequest, wait_s: float | None) -> Run | RunResult:
@@ -203,15 +229,47 @@ class Supervisor:
             result = stored_result(row)
             result.details["not_resumable"] = "its model turns were not recorded (replay: off, or run.step)"
             return result
+        return await self._take_over(request, wait_s)
+
+    async def _take_over(self, request: RunRequest, wait_s: float | None) -> Run | RunResult:
+        """Make a run ours that nobody works on (any more), and go on with it."""
         scope, new = self._scopes.root(request)
+        asked_s = scope.clock.boot()
         begun = await self._store.begin(new, resume=True)
         if not begun.fresh:
+            if begun.row.lease_left_s is not None and begun.row.lease_left_s <= 0:
+                await scope.clock.sleep(WAIT_POLL_S)  # its owner is given the chance to renew
             return await self._standing(begun.row, request, new, wait_s)
+        return await self.enter(scope, begun, asked_s)
+
+    async def enter(self, scope: RunScope, begun: Begun, asked_s: float) -> Run | RunResult:
+        """Go on with a run that this worker has just taken, by replay; or give it up, where that cannot be."""
+        row = begun.row
+        history = await self._history.history(row.run_id) if self._history.keeps else History()
+        why = await self._unfit(row, history)
+        if why is not None:
+            return await self._secretary.abandon(row, why)
+        if not history.complete:
+            # It has written nothing: it may begin anew, without what it cannot be told again.
+            self._history.forget_soon(row.run_id)
+            history = History()
         # The time that the run has used counts on.
-        used_s = float((row.record or {}).get("duration_s") or 0.0)
-        scope.started_s -= used_s
-        scope.deadline_s -= used_s
-        return await self._opened(scope, begun, history)
+        scope.started_s -= row.used_s
+        scope.deadline_s -= row.used_s
+        return await self._opened(scope, begun, history, asked_s)
+
+    async def _unfit(self, row: RunRow, history: History) -> str | None:
+        """Return why a run is not entered again, or None."""
+        if row.barren >= self._machinery.abandon_after:
+            return f"{row.barren} workers in a row died over it without recording anything new (abandon_after)"
+        places = [(claim.path, claim.turn) for claim in await self._secretary.claims(row)]
+        if row.attempts <= 1 and not places:
+            return None
+        if not self._history.keeps:
+            return "its worker died, and nothing is kept to go on from (replay: off)"
+        if places and not history.covers(places):
+            return "its worker died after a write, and not all of its model turns were recorded"
+        return None
 
     def open_child(
         self, parent: Run, name: str, budgets: Mapping[str, Any] | BudgetOptions | None, allow: Sequence[str] | None
@@ -236,10 +294,12 @@ class Supervisor:
             raise AlreadyEnded(opened)
         return opened
 
-    async def close(self, run: Run, error: BaseException | None) -> RunResult:
+    async def close(self, run: Run, error: BaseException | None) -> RunResult | None:
         """See `Family.close`."""
         if not run.scope.path:
             self._left(run)
+        if run.lost:
+            return None
         return await self._secretary.close(run, judge(run, error=error))
 
     async def aclose(self) -> None:
@@ -298,7 +358,9 @@ class OpenRun(Opened[Run]):
         if ours and task is not None and task.uncancel() > 0:
             ours = False  # somebody else cancelled the task too: theirs goes on
         result = await self._supervisor.close(run, error)
-        return ours or (isinstance(error, InterlockError) and error.status == "stopped" and result is not None)
+        if result is None and not isinstance(error, LeaseLost):
+            raise LeaseLost(f"run {run.run_id}: another worker has taken it over") from error
+        return ours or (isinstance(error, InterlockError) and error.status == "stopped")
 
 
 def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:

@@ -16,7 +16,9 @@ create table requests (
 ) without rowid;
 
 -- One row a run; `id` is the order of arrival. The lease is in seconds since boot, beside the boot's id,
--- so that a change of the wall clock can neither end nor prolong it.
+-- so that a change of the wall clock can neither end nor prolong it. `attempted_*` is when the present attempt
+-- began (wall clock and boot), `recorded` how much was on record by then, `barren` how many attempts in a row died
+-- without adding to it, `used_s` the seconds of earlier attempts.
 create table runs (
   id              integer primary key,
   run_id          text    not null unique,
@@ -34,6 +36,11 @@ create table runs (
   owner           text,
   boot_id         text,
   lease_until_s   real,
+  attempted_at    real,
+  attempted_s     real,
+  used_s          real    not null default 0,
+  recorded        integer not null default 0,
+  barren          integer not null default 0,
   started_at      real    not null,
   ended_at        real,
   task            blob,
@@ -42,6 +49,17 @@ create table runs (
 );
 create index runs_open on runs (state, lease_until_s) where state in ('queued', 'running', 'parked');
 create index runs_by_tenant on runs (tenant_id, id);
+
+-- Attempts that are over; the present one stands in its run's row.
+create table attempts (
+  run_id     text    not null,
+  fence      integer not null,
+  owner      text    not null,
+  started_at real    not null,
+  ended_at   real,
+  ended_as   text    not null,
+  primary key (run_id, fence)
+) without rowid;
 
 -- One row an effect, in order of arrival, so that the claims of one commit share pages however many runs they
 -- belong to (a third of the cost of a commit). The key begins with the time of its request, so that the index of

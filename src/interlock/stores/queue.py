@@ -1,0 +1,143 @@
+"""The statements of the queue: runs that nobody works on, who takes them, and how they are given back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from interlock.journal.store import NewRun, RunState
+from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, one_run, reopen
+
+__all__ = ["attempts_of", "hand_back", "queue", "reap", "requeue", "take", "takeable"]
+
+# How many runs of one look are considered: those of a tenant that waits behind a thousand of another included.
+_LOOKED_AT = 64
+
+# Oldest first within a tenant; tenants by how many runs of theirs this worker has under way.
+_TAKEABLE = """
+select run_id, state, lease_until_s, boot_id from (
+  select id, run_id, tenant_id, state, lease_until_s, boot_id,
+    row_number() over (partition by tenant_id order by id) as n
+  from runs where state in ('queued', 'running') and path = '' and payload_hash is not null
+    and agent in (select value from json_each(:agents))
+    and (:tenants is null or tenant_id in (select value from json_each(:tenants)))
+    and (state = 'queued' or boot_id is not :boot_id or lease_until_s <= :now_s)
+) as r order by r.n + coalesce((select value from json_each(:busy) where key = r.tenant_id), 0), r.id
+limit :most"""
+
+_EXPIRED = """select run_id, lease_until_s, boot_id from runs where state = 'running' and path = ''
+and (boot_id is not ?1 or lease_until_s <= ?2)"""
+
+
+def queue(
+    db: sqlite3.Connection, run: NewRun, task: bytes | None, holder: Holder, now: float
+) -> tuple[bool, tuple[Any, ...] | None]:
+    """Insert the run as queued; or return what stands for its request, untouched."""
+    identity = (run.tenant_id, run.request_id, run.path)
+    standing = db.execute(
+        "select run_id from requests where tenant_id = ? and request_id = ? and path = ?", identity
+    ).fetchone()
+    if standing is not None:
+        return False, one_run(db, standing[0])
+    time_ms = int(now * 1000)
+    db.execute("insert into requests values (?, ?, ?, ?, ?)", (*identity, time_ms, run.run_id))
+    return True, insert(db, run, task, holder, now, time_ms, RunState.QUEUED)
+
+
+def requeue(db: sqlite3.Connection, run_id: str) -> bool:
+    """Queue a parked run; its reason stays until it is taken."""
+    row = db.execute("select reason, ended_at, record from runs where run_id = ? and state = 'parked'", (run_id,))
+    found = row.fetchone()
+    if found is None:
+        return False
+    close_attempt(db, run_id, found[1], found[0] or "parked")
+    used_s = (orjson.loads(found[2]) if found[2] else {}).get("duration_s")
+    db.execute(
+        "update runs set state = 'queued', owner = null, lease_until_s = null, used_s = coalesce(?, used_s) "
+        "where run_id = ?",
+        (used_s, run_id),
+    )
+    return True
+
+
+def _asked(
+    agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int], holder: Holder
+) -> dict[str, Any]:
+    return {
+        "agents": orjson.dumps(list(agents)).decode(),
+        "tenants": None if tenants is None else orjson.dumps(list(tenants)).decode(),
+        "busy": orjson.dumps(dict(busy)).decode(),
+        "boot_id": holder.boot_id,
+        "now_s": holder.boot(),
+        "most": _LOOKED_AT,
+    }
+
+
+def takeable(
+    db: sqlite3.Connection,
+    agents: Sequence[str],
+    tenants: Sequence[str] | None,
+    busy: Mapping[str, int],
+    holder: Holder,
+) -> list[tuple[Any, ...]]:
+    """Return the runs that may be taken, the next one first; a reader can ask, so that an idle worker never writes."""
+    return db.execute(_TAKEABLE, _asked(agents, tenants, busy, holder)).fetchall()
+
+
+def take(
+    db: sqlite3.Connection,
+    agents: Sequence[str],
+    tenants: Sequence[str] | None,
+    busy: Mapping[str, int],
+    holder: Holder,
+    now: float,
+    asked_s: float,
+) -> tuple[tuple[Any, ...], bytes | None] | None:
+    """Make the next run ours; return its row and its sealed task."""
+    for run_id, state, until_s, boot_id in takeable(db, agents, tenants, busy, holder):
+        if state == RunState.QUEUED or may_take_over(until_s, boot_id, holder, asked_s):
+            task = db.execute("select task from runs where run_id = ?", (run_id,)).fetchone()[0]
+            return reopen(db, run_id, holder, now), task
+    return None
+
+
+def hand_back(db: sqlite3.Connection, run_id: str, fence: int, used_s: float, now: float) -> bool:
+    """Queue a run of ours again; the attempt is written down, but not counted."""
+    mine = db.execute("select 1 from runs where run_id = ? and fence = ? and state = 'running'", (run_id, fence))
+    if mine.fetchone() is None:
+        return False
+    close_attempt(db, run_id, now, "handed_back")
+    db.execute(
+        "update runs set state = 'queued', owner = null, lease_until_s = null, attempts = attempts - 1, used_s = ? "
+        "where run_id = ?",
+        (used_s, run_id),
+    )
+    return True
+
+
+def reap(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, now: float, asked_s: float) -> list[str]:
+    """End the runs whose owner has been dead for that long."""
+    now_s = holder.boot()
+    if now_s - asked_s >= holder.ttl_s / 2:
+        return []
+    gone = [row[0] for row in db.execute(_EXPIRED, (holder.boot_id, now_s - orphan_after_s))]
+    for run_id in gone:
+        db.execute(
+            "update runs set state = 'ended', reason = 'abandoned', ended_at = ?, fence = fence + 1, "
+            "lease_until_s = null where run_id = ?",
+            (now, run_id),
+        )
+    return gone
+
+
+def attempts_of(db: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:
+    """Return the attempts that are over, then the present one."""
+    return db.execute(
+        "select fence, owner, started_at, ended_at, ended_as from attempts where run_id = ?1 union all "
+        "select fence, owner, coalesce(attempted_at, started_at), ended_at, coalesce(reason, state) from runs "
+        "where run_id = ?1 and owner is not null order by 1",
+        (run_id,),
+    ).fetchall()

@@ -1,0 +1,244 @@
+"""Leases and the queue on a SQLite file: several stores on it stand for several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+from scenes import DONE, Scene, new_run
+
+from interlock.core.clock import SYSTEM, ManualClock
+from interlock.journal.store import ClaimState, Fenced, RunState, Settlement
+from interlock.stores.sqlite import SqliteStore
+
+TTL_S = 5.0
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def make(path, clock):
+    with contextlib.ExitStack() as opened:
+
+        def make(**words):
+            store = SqliteStore(path, **{"clock": clock, "replay": "plaintext", "environ": {}, **words})
+            opened.callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+def stores(make):
+    return make(), make()
+
+
+async def begin(store, run_id="r1", request_id="q1", **words):
+    flags = {name: words.pop(name) for name in ("retry", "resume") if name in words}
+    return await store.begin(new_run(run_id, request_id, **words), **flags)
+
+
+async def test_what_begins_has_a_lease_that_others_see(stores, clock):
+    ours, theirs = stores
+    begun = await begin(ours)
+    assert begun.row.lease_left_s == TTL_S
+    clock.advance(2.0)
+    assert (await theirs.run("r1")).lease_left_s == TTL_S - 2.0
+
+
+async def test_a_live_lease_is_nobody_else_s_and_one_that_ran_out_is_taken_over_once(stores, clock):
+    ours, theirs = stores
+    first = (await begin(ours)).row
+    clock.advance(TTL_S - 0.01)
+    assert not (await begin(theirs, "r2", resume=True)).fresh
+    clock.advance(0.01)
+    taken = await begin(theirs, "r2", resume=True)
+    assert taken.fresh
+    assert (taken.row.run_id, taken.row.fence, taken.row.attempts) == ("r1", first.fence + 1, 2)
+    assert not (await begin(ours, "r3", resume=True)).fresh
+
+
+async def test_the_old_owner_claims_ends_and_renews_nothing_any_more(stores, clock):
+    ours, theirs = stores
+    scene = Scene(ours, clock)
+    await scene.begin()
+    lease = ours.leases.hold("r1", 1, clock.boot())
+    clock.advance(TTL_S)
+    await begin(theirs, "r2", resume=True)
+    with pytest.raises(Fenced):
+        await scene.claim()
+    assert not await scene.end()
+    assert not await ours.leases.confirm(lease)
+    assert lease.lost
+
+
+async def test_a_lease_that_was_not_renewed_in_time_is_kept_where_nobody_took_the_run(stores, clock):
+    ours, theirs = stores
+    await begin(ours)
+    lease = ours.leases.hold("r1", 1, clock.boot())
+    clock.advance(10 * TTL_S)
+    assert lease.until_s < clock.boot()
+    assert await ours.leases.confirm(lease)
+    assert clock.boot() < lease.until_s
+    assert not (await begin(theirs, "r2", resume=True)).fresh
+
+
+async def test_a_late_result_of_the_old_owner_counts_but_his_never_sent_does_not(stores, clock):
+    ours, theirs = stores
+    scene = Scene(ours, clock)
+    await scene.begin()
+    await scene.claim("a")
+    await scene.claim("b")
+    clock.advance(TTL_S)
+    row = (await begin(theirs, "r2", resume=True)).row
+    assert await theirs.resend(scene.key("a"), "r1", row.fence) is None
+    assert await theirs.resend(scene.key("b"), "r1", row.fence) is None
+    assert not await scene.settle(Settlement(ClaimState.FAILED_CLEAN, fence=1), "a")
+    assert await scene.settle(DONE, "b")
+    assert (await scene.find("a")).state is ClaimState.INTENT
+
+
+async def test_only_barren_deaths_count(stores, clock):
+    ours, theirs = stores
+    scene = Scene(ours, clock)
+    await scene.begin()
+    for n in (1, 2):
+        clock.advance(TTL_S)
+        scene.row = (await begin(ours, "r2", resume=True)).row
+        assert scene.row.barren == n
+    await scene.claim()
+    clock.advance(TTL_S)
+    row = (await begin(theirs, "r2", resume=True)).row
+    assert (row.barren, row.attempts) == (0, 4)
+
+
+async def test_attempts_are_kept_with_owner_fence_start_and_end(stores, clock):
+    ours, theirs = stores
+    started = clock.wall()
+    await begin(ours)
+    clock.advance(TTL_S + 2.0)
+    await begin(theirs, "r2", resume=True)
+    first, second = await ours.leases.attempts_of("r1")
+    assert (first.fence, first.started_at, first.ended_at, first.ended_as) == (
+        1,
+        started,
+        pytest.approx(started + TTL_S),
+        "lease_lost",
+    )
+    assert (second.fence, second.started_at, second.ended_at, second.ended_as) == (2, clock.wall(), None, "running")
+    assert first.owner != second.owner
+    await theirs.end("r1", 2, RunState.ENDED, "success", {}, None)
+    assert (await ours.leases.attempts_of("r1"))[1].ended_as == "success"
+
+
+async def test_the_time_of_dead_attempts_counts_up_to_their_last_renewal(stores, clock):
+    ours, theirs = stores
+    await begin(ours)
+    lease = ours.leases.hold("r1", 1, clock.boot())
+    clock.advance(3.0)
+    await ours.leases.confirm(lease)
+    clock.advance(TTL_S)
+    assert (await begin(theirs, "r2", resume=True)).row.used_s == pytest.approx(3.0)
+
+
+async def test_records_of_a_fenced_owner_are_not_kept(stores, clock):
+    from interlock.journal.replay import TurnRecord
+
+    ours, theirs = stores
+    await begin(ours)
+    clock.advance(TTL_S)
+    await begin(theirs, "r2", resume=True)
+    ours.history.turn_soon("r1", 1, TurnRecord("", 1, b"1"))
+    theirs.history.turn_soon("r1", 2, TurnRecord("", 1, b"2"))
+    await ours.flush()
+    await theirs.flush()
+    assert [turn.reply for turn in (await ours.history.history("r1")).turns] == [b"2"]
+
+
+class TestQueue:
+    async def test_queued_once_and_taken_once_with_its_task(self, stores):
+        ours, theirs = stores
+        assert (await ours.leases.queue(new_run(task=b'{"task":1}'))).row.state is RunState.QUEUED
+        assert not (await theirs.leases.queue(new_run("r2"))).fresh
+        row = await theirs.leases.take(["support"], None, {})
+        assert (row.run_id, row.state, row.fence, row.attempts, row.task) == (
+            "r1",
+            RunState.RUNNING,
+            1,
+            1,
+            b'{"task":1}',
+        )
+        assert await ours.leases.take(["support"], None, {}) is None
+
+    async def test_oldest_first_and_fair_between_tenants(self, stores):
+        ours, _ = stores
+        for n, tenant in enumerate("aaab"):
+            await ours.leases.queue(new_run(f"r{n}", f"q{n}", tenant_id=tenant))
+        taken, busy = [], {}
+        while (row := await ours.leases.take(["support"], None, busy)) is not None:
+            taken.append(row.run_id)
+            busy[row.tenant_id] = busy.get(row.tenant_id, 0) + 1
+        assert taken == ["r0", "r3", "r1", "r2"]
+
+    async def test_only_what_this_worker_can_do_and_may(self, stores):
+        ours, _ = stores
+        await ours.leases.queue(new_run())
+        assert await ours.leases.take(["other"], None, {}) is None
+        assert await ours.leases.take(["support"], ["globex"], {}) is None
+        assert await ours.leases.take(["support"], ["acme"], {}) is not None
+
+    async def test_a_dead_worker_s_run_is_taken_and_a_live_one_s_is_not(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        assert await theirs.leases.take(["support"], None, {}) is None
+        clock.advance(TTL_S)
+        row = await theirs.leases.take(["support"], None, {})
+        assert (row.run_id, row.fence, row.attempts) == ("r1", 2, 2)
+
+    async def test_handed_back_is_no_attempt(self, stores, clock):
+        ours, theirs = stores
+        await ours.leases.queue(new_run())
+        row = await ours.leases.take(["support"], None, {})
+        assert await ours.leases.hand_back("r1", row.fence, 7.0)
+        assert not await ours.leases.hand_back("r1", row.fence, 7.0)
+        again = await theirs.leases.take(["support"], None, {})
+        assert (again.attempts, again.fence, again.barren, again.used_s) == (1, 2, 0, 7.0)
+        assert [attempt.ended_as for attempt in await ours.leases.attempts_of("r1")] == ["handed_back", "running"]
+
+    async def test_a_parked_run_is_queued_again(self, stores):
+        ours, _ = stores
+        await begin(ours)
+        await ours.end("r1", 1, RunState.PARKED, "outcome_unknown", {"duration_s": 3.0}, None)
+        assert await ours.leases.requeue("r1")
+        assert not await ours.leases.requeue("r1")
+        row = await ours.leases.take(["support"], None, {})
+        assert (row.fence, row.used_s, row.reason) == (2, 3.0, None)
+
+    async def test_orphans_are_reaped_after_their_time(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        clock.advance(TTL_S + 59.0)
+        assert await theirs.leases.reap(60.0) == []
+        clock.advance(1.0)
+        assert await theirs.leases.reap(60.0) == ["r1"]
+        row = await ours.run("r1")
+        assert (row.state, row.reason) == (RunState.ENDED, "abandoned")
+        assert not await ours.end("r1", 1, RunState.ENDED, "success", {}, None)
+
+
+async def test_the_heartbeat_renews_what_is_held_and_no_more(make):
+    store = make(clock=SYSTEM, lease_ttl_s=0.3)
+    await begin(store)
+    await begin(store, "r2", "q2")
+    lease = store.leases.hold("r1", 1, SYSTEM.boot())
+    first = lease.until_s
+    ceiling = time.monotonic() + 10.0
+    while (await store.run("r2")).lease_left_s > 0 or lease.until_s <= first:
+        assert time.monotonic() < ceiling
+        time.sleep(0.01)  # noqa: ASYNC251 - a blocked event loop costs no lease
+    assert (await store.run("r1")).lease_left_s > 0
+    assert not lease.lost
