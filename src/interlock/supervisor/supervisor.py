@@ -193,7 +193,7 @@ class Supervisor:
             return _refused(request, f"request_id {request.request_id!r} was used with another payload", row.run_id)
         waited_s = 0.0
         clock = self._machinery.clock
-        while row.state is RunState.RUNNING and (row.lease_left_s is None or row.lease_left_s > 0):
+        while (opened := await self._at_hand(row, request)) is None:
             if wait_s is not None and waited_s >= wait_s:
                 raise AlreadyRunning(row.run_id)
             await clock.sleep(WAIT_POLL_S)
@@ -202,12 +202,21 @@ class Supervisor:
             if found is None:
                 return _refused(request, f"run {row.run_id} is gone from the store", row.run_id)
             row = found
-        left_s = None if wait_s is None else max(0.0, wait_s - waited_s)
-        if row.state in (RunState.RUNNING, RunState.QUEUED):
-            return await self._take_over(request, left_s)
+        return opened
+
+    async def _at_hand(self, row: RunRow, request: RunRequest) -> Run | RunResult | None:
+        """Return the outcome of a run, or the run itself, taken over; None while somebody else works on it."""
         if row.state is RunState.PARKED and (request.retry == "resume" or await self._secretary.may_go_on(row)):
-            return await self._resume(row, request, left_s)
-        return stored_result(row)
+            history = await self._history.history(row.run_id) if self._history.keeps else None
+            if history is not None and history.complete:
+                return await self._take_over(request)
+            result = stored_result(row)
+            result.details["not_resumable"] = "its model turns were not recorded (replay: off, or run.step)"
+            return result
+        if row.state in (RunState.PARKED, RunState.ENDED):
+            return stored_result(row)
+        dead = row.lease_left_s is not None and row.lease_left_s <= 0
+        return await self._take_over(request) if dead or row.state is RunState.QUEUED else None
 
     async def _elsewhere(self, run: Run, request: RunRequest) -> Run | RunResult:
         """Return the outcome of a run that another worker has taken over; or the run, taken back when that one died."""
@@ -222,25 +231,12 @@ class Supervisor:
             raise LeaseLost(f"run {run.run_id}: another worker has taken it over")
         return stored_result(row)
 
-    async def _resume(self, row: RunRow, request: RunRequest, wait_s: float | None) -> Run | RunResult:
-        """Enter a parked run again: what it decided so far is answered from its record."""
-        history = await self._history.history(row.run_id) if self._history.keeps else None
-        if history is None or not history.complete:
-            result = stored_result(row)
-            result.details["not_resumable"] = "its model turns were not recorded (replay: off, or run.step)"
-            return result
-        return await self._take_over(request, wait_s)
-
-    async def _take_over(self, request: RunRequest, wait_s: float | None) -> Run | RunResult:
-        """Make a run ours that nobody works on (any more), and go on with it."""
+    async def _take_over(self, request: RunRequest) -> Run | RunResult | None:
+        """Make a run ours that nobody works on (any more), and go on with it; None where somebody was faster."""
         scope, new = self._scopes.root(request)
         asked_s = scope.clock.boot()
         begun = await self._store.begin(new, resume=True)
-        if not begun.fresh:
-            if begun.row.lease_left_s is not None and begun.row.lease_left_s <= 0:
-                await scope.clock.sleep(WAIT_POLL_S)  # its owner is given the chance to renew
-            return await self._standing(begun.row, request, new, wait_s)
-        return await self.enter(scope, begun, asked_s)
+        return await self.enter(scope, begun, asked_s) if begun.fresh else None
 
     async def enter(self, scope: RunScope, begun: Begun, asked_s: float) -> Run | RunResult:
         """Go on with a run that this worker has just taken, by replay; or give it up, where that cannot be."""
