@@ -54,14 +54,16 @@ class LineWriter(BackgroundQueue):
 
     def handle(self, items: Sequence[Any]) -> None:
         """Write a batch of items."""
-        lines: list[bytes] = []
+        # One buffer: a list of lines would hold the encoder's own buffer, of 4 KiB at least, for each of them.
+        data, written = bytearray(), 0
         for item in items:
             try:
-                lines.append(self._encode(item))
+                data += self._encode(item)
+                written += 1
             except Exception as error:
                 self._fail(1, error)
-        if lines:
-            self._write(lines)
+        if written:
+            self._write(data, written)
 
     def lose(self, items: int) -> None:
         """Count lines that could not be written."""
@@ -72,14 +74,14 @@ class LineWriter(BackgroundQueue):
         """Close the file."""
         self._target.close()
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, data: bytearray, lines: int) -> None:
         said = self._unsaid
         if said:
-            lines.insert(0, json_line({"level": "error", "event": "lines_lost", "lost": said}))
+            data[:0] = json_line({"level": "error", "event": "lines_lost", "lost": said})
         try:
-            self._target.write(b"".join(lines))
+            self._target.write(data)
         except (OSError, ValueError) as error:
-            self._fail(len(lines) - bool(said), error)
+            self._fail(lines, error)
         else:
             self._unsaid -= said
 
@@ -95,7 +97,7 @@ class LineWriter(BackgroundQueue):
 class _Stderr:
     """Whatever `sys.stderr` is at the moment of writing, as programs and tests replace it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytearray) -> None:
         if sys.stderr is None:
             raise OSError("there is no stderr")
         sys.stderr.write(data.decode("utf-8", "replace"))
@@ -117,7 +119,7 @@ class _File:
         self._inode = 0
         self._torn = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytearray) -> None:
         self._open()
         rest = memoryview(b"\n" + data if self._torn else data)
         try:
