@@ -1,4 +1,4 @@
-"""A process of its own, for `test_sqlite_processes.py`: does what its first argument says to the store in the second."""
+"""A process of its own, for the tests of several processes: does what its first argument says to the store in the second."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import sys
 import time
 
 from interlock.journal.store import ClaimState, Intent, NewRun, RunState, Settlement
+from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
 from interlock.stores.turnlock import TurnLock
 
 DONE = Settlement(ClaimState.DONE, b'{"id":1}')
+
+
+def opened(address):
+    make = PostgresStore if "://" in address else SqliteStore
+    return make(address, environ={})
 
 
 async def begin(store, run_id):
@@ -31,7 +37,7 @@ def tell(*words):
 
 
 async def claim_for_ever(path, run_id, callers):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     row = await begin(store, run_id)
     numbers = itertools.count()
 
@@ -47,7 +53,7 @@ async def claim_for_ever(path, run_id, callers):
 
 
 async def claim_one(path, run_id):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     mine = intent(await begin(store, run_id), 1)
     await store.claim(mine)
     tell("claimed", mine.key.hex())
@@ -55,7 +61,7 @@ async def claim_one(path, run_id):
 
 
 async def claim(path, run_id, callers, seconds):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     row = await begin(store, run_id)
     numbers, waits = itertools.count(), []
     stop = time.monotonic() + float(seconds)
@@ -74,7 +80,7 @@ async def claim(path, run_id, callers, seconds):
 
 
 async def begin_same(path, name, callers):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     begun = await asyncio.gather(
         *(store.begin(NewRun(f"{name}-{i}", "t", "the request", "a", "h", f"{name}-{i}")) for i in range(int(callers)))
     )
@@ -83,7 +89,7 @@ async def begin_same(path, name, callers):
 
 
 async def open_new(path):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     run_id = f"run-{time.monotonic_ns()}"
     row = await begin(store, run_id)
     await store.end(run_id, row.fence, RunState.ENDED, "success", {}, b'"sealed"')
@@ -99,7 +105,7 @@ async def hold(path):
 
 
 async def exit_(path):
-    store = SqliteStore(path, environ={})
+    store = opened(path)
     store.begin_soon(NewRun("r1", "t", "q", "a", "h", "r1"))
     store.end_soon("r1", 1, RunState.ENDED, "success", {}, None)
     tell("{}")

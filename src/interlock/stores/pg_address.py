@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from interlock.core.errors import ConfigError
 
-__all__ = ["SCHEMES", "Address", "parse_address"]
+__all__ = ["EXAMPLE", "SCHEMES", "Address", "parse_address"]
 
 SCHEMES = ("postgresql", "postgres")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -58,9 +58,9 @@ def parse_address(url: str) -> Address:
         parts = urlsplit(url)
         words = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
-        raise ConfigError(f"store: not a URL of PostgreSQL ({error}): {_EXAMPLE}") from None
+        raise ConfigError(f"store: not a URL of PostgreSQL ({error}): {EXAMPLE}") from None
     if parts.scheme not in SCHEMES:
-        raise ConfigError(f"store: {parts.scheme or 'no scheme'} is not postgresql://: {_EXAMPLE}")
+        raise ConfigError(f"store: {parts.scheme or 'no scheme'} is not postgresql://: {EXAMPLE}")
     ours = {name: value for name, value in words if name in {"schema", "pooler", "tenant"}}
     theirs = [(name, value) for name, value in words if name not in ours]
     schema = ours.get("schema", "interlock")
@@ -82,4 +82,4 @@ def parse_address(url: str) -> Address:
     )
 
 
-_EXAMPLE = "write postgresql://user:password@host:5432/database"
+EXAMPLE = "write postgresql://user:password@host:5432/database"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from interlock.core.errors import ConfigError, InterlockError, StoreUnavailable
+from interlock.stores.pg_address import EXAMPLE
 
 __all__ = ["Fault", "fault_of", "translate"]
 
@@ -50,6 +51,9 @@ def fault_of(error: BaseException) -> Fault:
             return Fault.AGAIN
         if code in _CONNECTION or code[:2] in _CONNECTION:
             return Fault.CONNECTION
+        # A row of another tenant has the code of a missing right, but says something of that row alone.
+        if getattr(error, "server_source_function", None) == "ExecWithCheckOptions":
+            return Fault.WORK
         return Fault.WORK if code[:2] in _WORK and code not in _NOT_WORK else Fault.STORE
     # The driver refuses to send a value before anything has left; its other errors are of the connection.
     is_driver = isinstance(error, OSError | EOFError) or type(error).__module__.startswith("asyncpg")
@@ -64,6 +68,8 @@ def translate(error: BaseException, shown: str, *, opening: bool = False) -> Int
         advice = "check that the server runs and can be reached from here"
         if code and fault_of(error) is not Fault.CONNECTION:
             advice = "run `interlock doctor`"
+    if opening and isinstance(error, ValueError):
+        return ConfigError(f"store {shown}: {_first_line(error)}: {EXAMPLE}")
     text = f"store {shown}: {_first_line(error)}: {advice}"
     return ConfigError(text) if opening and code.startswith(_WRONG_ADDRESS) else StoreUnavailable(text)
 

@@ -15,7 +15,7 @@ from typing import Any
 from interlock.core.errors import ConfigError
 from interlock.stores.pg_address import Address
 
-__all__ = ["SCHEMA_VERSION", "Opened", "open_schema"]
+__all__ = ["SCHEMA_VERSION", "Opened", "check_server", "open_schema"]
 
 _SQL = Path(__file__).with_name("sql") / "postgres"
 _MIGRATIONS = ("001_initial.sql", "002_tenants.sql")
@@ -47,7 +47,7 @@ async def open_schema(db: Any, address: Address) -> Opened:
         ConfigError: The server is too old, the schema is somebody else's, newer, or incomplete; or the role may
             not do what this store is opened for.
     """
-    _check_server(db, address)
+    check_server(db, address)
     if await _version(db, address) < SCHEMA_VERSION:
         await _migrate(db, address)
     await _check_role(db, address)
@@ -58,7 +58,7 @@ async def open_schema(db: Any, address: Address) -> Opened:
     return Opened(secret, await db.fetchval(f"select {schema}.now_s()"))
 
 
-def _check_server(db: Any, address: Address) -> None:
+def check_server(db: Any, address: Address) -> None:
     version = db.get_server_version().major
     if version < _OLDEST_SERVER:
         raise ConfigError(

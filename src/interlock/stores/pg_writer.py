@@ -168,7 +168,9 @@ class PgWriter:
     async def _await_work(self) -> bool:
         """Sleep until there is something to write; False once closed and written (or not writable)."""
         if self._failing_since_s is not None:
-            await self._nap(AWAKE, min(self._options.retry_s, FIRST_RETRY_S * 2**self._failures))
+            # A connection that was cut is made again at once; a server that is away is asked less and less often.
+            if self._failures > 1:
+                await self._nap(AWAKE, min(self._options.retry_s, FIRST_RETRY_S * 2**self._failures))
             return not self._draining
         if not self._queue:
             await self._nap(ASLEEP, None)
