@@ -18,8 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from interlock.config.opening import open_store
+from interlock.config.retention import ages
+from interlock.config.settings import load_settings
 from interlock.core.clock import ManualClock
 from interlock.core.errors import ConfigError
+from interlock.journal.store import NewRun, RunState
 
 MANY = 12
 NAMES = {"tools": "thing", "tenants": "acme", "prices": "small"}
@@ -798,3 +802,29 @@ async def concurrent_runs(make, config, tmp_path):
 
     await asyncio.gather(*(gate.run(agent, n, tenant_id="acme") for n in range(2)))
     return together.is_set()
+
+
+async def purged(config: dict[str, Any], tmp_path: Any) -> tuple[bool, bool]:
+    """Whether the output and the request of a run of twenty days ago are still there after `interlock purge`."""
+    clock = ManualClock()
+    settings = load_settings(config)
+    store = open_store(f"sqlite:///{tmp_path}/purged.db", settings, clock=clock, environ={})
+    try:
+        begun = await store.begin(NewRun("run_old", "acme", "req_old", "agent", "h", "run_old"))
+        await store.end("run_old", begun.row.fence, RunState.ENDED, "success", {}, b"1")
+        clock.advance(20 * 86_400.0)
+        await store.retention.purge(ages(settings))
+        row = await store.run("run_old")
+        return (row is not None and row.output_kept), row is not None
+    finally:
+        store.close()
+
+
+@probe("retention.content_days", (10, (False, True)), (30, (True, True)), replay="plaintext")
+async def content_days(make, config, tmp_path):
+    return await purged(config, tmp_path)
+
+
+@probe("retention.keys_days", (15, (False, False)), (30, (False, True)), retention={"content_days": 10})
+async def keys_days(make, config, tmp_path):
+    return await purged(config, tmp_path)

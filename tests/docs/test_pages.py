@@ -31,7 +31,7 @@ def keys() -> frozenset[str]:
     return frozenset(key.path for key in config_keys())
 
 
-SECTIONS = "agent|tools|tenants|validation|approvals|prices|logging|record|safe_mode"
+SECTIONS = "agent|tools|tenants|validation|approvals|prices|logging|record|retention|safe_mode"
 
 
 @pytest.mark.parametrize("page", ALL, ids=name)

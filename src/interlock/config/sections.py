@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from interlock.budget.loops import LoopOptions
 from interlock.budget.meter import BudgetOptions
 from interlock.budget.prices import ModelPrice
-from interlock.config.quantities import Count, CountOrZero, Globs, Seconds, Tokens, Usd, Word, nothing
+from interlock.config.quantities import Count, CountOrZero, Days, Globs, Seconds, Tokens, Usd, Word, nothing
 from interlock.config.tool_sections import ToolSettings
 from interlock.core.reasons import StopReason
 from interlock.policy.switches import SafeModeOptions
@@ -34,6 +34,7 @@ __all__ = [
     "OutputSettings",
     "PriceSettings",
     "RecordSettings",
+    "RetentionSettings",
     "SafeModeSettings",
     "Settings",
     "TenantSettings",
@@ -235,6 +236,19 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How old what the store keeps may become before `interlock purge` drops it; null keeps it for ever.
+
+    Attributes:
+        content_days: Days after which task, output, record and results of a request go; that it was done stays known.
+        keys_days: Days after which a request goes with its writes' keys: at least tools.dedupe_window_s.
+    """
+
+    content_days: Days | None = 30.0
+    keys_days: Days | None = 90.0
+
+
+@dataclass(frozen=True, slots=True)
 class SafeModeSettings(SafeModeOptions):
     """The narrow mode for emergencies: reads only, one attempt each.
 
@@ -268,6 +282,7 @@ class Settings:
         prices_unknown: Under a dollar cap, a model of unknown price is refused (`refuse`) or runs unpriced (`allow`).
         logging: Log lines.
         record: Where run records go beside the store.
+        retention: How old what the store keeps may become before `interlock purge` drops it.
         safe_mode: The narrow mode for emergencies.
         shutdown_grace_s: Seconds that closing waits for writes under way; null is the longest remaining timeout.
     """
@@ -290,5 +305,6 @@ class Settings:
     prices_unknown: Literal["refuse", "allow"] = "refuse"
     logging: LoggingSettings = LoggingSettings()
     record: RecordSettings = RecordSettings()
+    retention: RetentionSettings = RetentionSettings()
     safe_mode: SafeModeSettings = SafeModeSettings()
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None

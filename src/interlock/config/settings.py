@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from interlock.config.complaints import explain
+from interlock.config.retention import ages
 from interlock.config.sections import Settings
 from interlock.config.shape import nearest_key, unknown_keys, without_empty
 from interlock.config.tool_sections import DEFAULT_TIMEOUT_S
@@ -60,6 +61,7 @@ def load_settings(source: str | Path | Mapping[str, Any] | None = None, *, profi
         settings = _adapter().validate_json(json.dumps(merged))
     except ValidationError as error:
         raise ConfigError(_complaints(error, merged, document, where)) from None
+    _check_ages(settings, document, where)
     return _beside(settings, home)
 
 
@@ -164,6 +166,14 @@ def _check_invariants(data: Mapping[str, Any], document: Document, where: str) -
             except ConfigError as error:
                 line = document.line_of(("tools", "invariants", name, str(i)))
                 raise ConfigError(_at(where, line, str(error))) from None
+
+
+def _check_ages(settings: Settings, document: Document, where: str) -> None:
+    try:
+        ages(settings)
+    except ConfigError as error:
+        line = document.line_of(("retention", "keys_days")) or document.line_of(("tools", "dedupe_window_s"))
+        raise ConfigError(_at(where, line, str(error))) from None
 
 
 def _profile_data(name: str) -> dict[str, Any]:

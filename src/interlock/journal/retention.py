@@ -25,7 +25,7 @@ class Ages:
     """How old what is kept may become, in seconds since its request was last worked on; None keeps it.
 
     Attributes:
-        content_s: Of content. keys_s: of requests and claims, and of whatever is left of their content.
+        content_s: Of content; None keeps everything. keys_s: of requests and claims.
         horizon_s: How long a request may be delivered again, or a remote remember a key: no key goes before.
 
     Raises:
@@ -45,7 +45,7 @@ class Ages:
         if self.keys_s < self.horizon_s:
             raise ConfigError(
                 f"retention.keys_days: {_days(self.keys_s)} is shorter than tools.dedupe_window_s "
-                f"({_days(self.horizon_s)} days): a request delivered again would send its writes again; "
+                f"({_days(self.horizon_s)} d): a request delivered again would send its writes again; "
                 f"write at least {_days(self.horizon_s)}"
             )
         if self.content_s is None or self.content_s > self.keys_s:
@@ -54,11 +54,6 @@ class Ages:
                 f"retention.keys_days: {_days(self.keys_s)} is shorter than retention.content_days ({kept}): content "
                 "goes with its keys at the latest; write a longer keys_days (null keeps for ever)"
             )
-
-    @property
-    def youngest_s(self) -> float | None:
-        """The age below which nothing is touched; None where everything is kept."""
-        return self.keys_s if self.content_s is None else self.content_s
 
 
 class Fate(StrEnum):
@@ -92,8 +87,7 @@ class Standing:
 def fate(standing: Standing, ages: Ages, now_s: float) -> Fate:
     """Return what becomes of a request; a time that lies ahead is young."""
     age_s = now_s - standing.last_s
-    youngest_s = ages.youngest_s
-    if youngest_s is None or age_s < youngest_s:
+    if ages.content_s is None or age_s < ages.content_s:
         return Fate.YOUNG
     if not standing.finished:
         return Fate.UNFINISHED

@@ -27,6 +27,7 @@ from interlock.stores.database import connect, migrate, translate
 from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
 from interlock.stores.owner import is_alive, this_boot, this_process
+from interlock.stores.purge import SqliteRetention
 from interlock.stores.reader import FileReader, Reader, WriterReader
 from interlock.stores.runs import Holder
 from interlock.stores.seal import Replay, Seal, load_keys
@@ -126,6 +127,7 @@ class SqliteStore:
         self.leases = SqliteLeases(self._writer, self._reader, clock, self._seal, self._holder, self._heartbeat)
         self.tenants = SqliteTenants(self._writer, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
+        self.retention = SqliteRetention(self._writer, self._reader, clock)
 
     @property
     def lost(self) -> int:
