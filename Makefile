@@ -1,6 +1,7 @@
 # One command for each thing one does here. Every target makes its own virtual environment first.
 #   make drill      see the incidents happen bare, and not happen under Interlock (under a minute)
 #   make test       all tests but the long ones; `make full` adds those, the checklist and the benchmarks
+#   make proof      kills workers 1,020 times a store and counts effects at the remote (tests/proof/README.md)
 #   make lint       ruff, mypy, import-linter, pyright: all of them, without changing a file
 #   make bench      the benchmarks; writes the table of docs/why.md
 #   make docs       writes the generated reference pages and runs the code of the documentation
@@ -24,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help venv drill test full lint format bench figures docs checklist coverage clean
+.PHONY: help venv drill test full proof lint format bench figures docs checklist coverage clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,8 +54,12 @@ test: $(DEV)
 
 full: $(DEV)
 	@INTERLOCK_TEST_FULL=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	@$(MAKE) proof
 	@$(MAKE) checklist
 	@$(MAKE) bench
+
+proof: $(DEV)
+	@INTERLOCK_PROOF_SCALE=$${INTERLOCK_PROOF_SCALE:-34} $(BIN)/python -m pytest -q tests/proof $(ARGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check
