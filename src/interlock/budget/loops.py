@@ -12,6 +12,7 @@ The detector is a pure machine; a run of 10,000 calls costs it what one of 25 do
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from interlock.core.calls import Answer, Call, Proceed, Repeat, ToolSpec
 from interlock.core.errors import InterlockError, LoopDetected
 from interlock.core.reasons import StopReason
 
-__all__ = ["LoopDetector", "LoopGuard", "LoopOptions", "Looped"]
+__all__ = ["LoopDetector", "LoopGuard", "LoopOptions", "Looped", "key_of"]
 
 # Answers from the record before the run stops: the third and fourth proposal are answered, the fifth stops.
 ANSWERS_BEFORE_STOP = 2
@@ -32,8 +33,11 @@ LONGEST_CYCLE = 4
 REMEMBERED_CALLS = 2048
 KEPT_OUTPUT_BYTES = 65_536
 
+# Of so many calls it is quicker to look through the packed keys than it is worth keeping a dict.
+FEW_CALLS = 64
+
 # Hashes are cut to 60 bits, and what is packed beside each stays within 60: an integer of one more bit is half as
-# large again, and every call of every run keeps two.
+# large again, and every call of a long run keeps two.
 _KEY_MASK = (1 << 60) - 1
 _OUTPUT_MASK = (1 << 36) - 1
 _BATCH_BITS = 24
@@ -62,6 +66,56 @@ class Repeated:
         self.answer: Answer | None = None
 
 
+class Outcomes:
+    """The packed output that each call last had.
+
+    Most runs have few calls: those lie in two buffers, a quarter of what a dict and its integers take.
+    """
+
+    __slots__ = ("_keys", "_table", "_values")
+
+    def __init__(self) -> None:
+        self._keys = bytearray()
+        self._values = array("Q")
+        self._table: dict[int, int] | None = None
+
+    def get(self, key: int) -> int | None:
+        """Return what was set for `key`, or None."""
+        if self._table is not None:
+            return self._table.get(key)
+        at = self._place(key.to_bytes(8, "little"))
+        return None if at < 0 else self._values[at]
+
+    def set(self, key: int, packed: int) -> None:
+        """Remember `packed` for `key`, both of at most 60 bits."""
+        if self._table is not None:
+            self._table[key] = packed
+            return
+        name = key.to_bytes(8, "little")
+        at = self._place(name)
+        if at >= 0:
+            self._values[at] = packed
+            return
+        self._keys += name
+        self._values.append(packed)
+        if len(self._values) > FEW_CALLS:
+            keys = (int.from_bytes(self._keys[at : at + 8], "little") for at in range(0, len(self._keys), 8))
+            self._table = dict(zip(keys, self._values, strict=True))
+            self._keys, self._values = bytearray(), array("Q")
+
+    def _place(self, name: bytes) -> int:
+        at = self._keys.find(name)
+        while at > 0 and at % 8:  # found across two keys
+            at = self._keys.find(name, at + 1)
+        return at if at < 0 else at // 8
+
+    def __contains__(self, key: int) -> bool:
+        return self.get(key) is not None
+
+    def __len__(self) -> int:
+        return len(self._values) if self._table is None else len(self._table)
+
+
 class LoopDetector:
     """The pure machine of one run; keys and outputs are hashes."""
 
@@ -83,8 +137,8 @@ class LoopDetector:
         self._unchanged_cap = options.no_progress_threshold
         self._unchanged = 0
         # One packed integer a call (output hash, batch): a run of unique calls allocates nothing else.
-        self._seen: dict[int, int] = {}
-        self._older: dict[int, int] = {}
+        self._seen = Outcomes()
+        self._older: Outcomes | None = None
         self._repeats: dict[int, Repeated] = {}
         self._write = 0
         self._write_batch = -1
@@ -140,22 +194,22 @@ class LoopDetector:
         packed = (output & _OUTPUT_MASK) << _BATCH_BITS | batch & _BATCH_MASK
         seen = self._seen
         before = seen.get(key)
-        if before is None and self._older:
+        if before is None and self._older is not None:
             before = self._older.get(key)
         if before is None or before >> _BATCH_BITS != packed >> _BATCH_BITS:
-            seen[key] = packed
+            seen.set(key, packed)
             self._unchanged = 0
             if before is not None:
                 self._repeats.pop(key, None)
             elif len(seen) > REMEMBERED_CALLS:
                 self._repeats = {key: repeat for key, repeat in self._repeats.items() if key in seen}
-                self._older, self._seen = seen, {}
+                self._older, self._seen = seen, Outcomes()
         else:
             if before & _BATCH_MASK == batch & _BATCH_MASK:
                 return
             self._unchanged += 1
             if counts:
-                seen[key] = packed
+                seen.set(key, packed)
                 self._count(key, step, answer)
 
     def _count(self, key: int, step: int, answer: Answer | None) -> None:
@@ -179,12 +233,13 @@ class LoopDetector:
             if self._cycle is None:
                 self._cycle = []
             return
-        own, own_repeat = self._seen.get(key, self._older.get(key)), self._repeats.get(key)
-        self._seen.clear()
-        self._older.clear()
+        own, own_repeat = self._seen.get(key), self._repeats.get(key)
+        if own is None and self._older is not None:
+            own = self._older.get(key)
+        self._seen, self._older = Outcomes(), None
         self._repeats.clear()
         if own is not None:
-            self._seen[key] = own
+            self._seen.set(key, own)
         if own_repeat is not None:
             self._repeats[key] = own_repeat
 
@@ -198,6 +253,11 @@ def _continues_cycle(history: list[tuple[int, int]], key: int) -> bool:
         ):
             return True
     return False
+
+
+def key_of(tool: str, digest: bytes) -> int:
+    """Return what tells a call from others: of its tool and the digest of its arguments."""
+    return hash((tool, digest)) & _KEY_MASK
 
 
 class Looped(Metered):
@@ -228,7 +288,7 @@ class LoopGuard:
 
         async def loops(call: Call[L]) -> Answer:
             detector = call.run.loops
-            key = hash((name, call.digest)) & _KEY_MASK
+            key = key_of(name, call.digest)
             write = call.writes
             verdict = detector.propose(key, call.batch, write=write, allowed=write and allowed)
             if verdict is not None:
