@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from interlock.budget.loops import key_of
 from interlock.core.calls import Answer, Call, Effect, Proceed, ToolSpec
 from interlock.core.canonical import NotCanonical, canonical_json, hasher
 from interlock.core.errors import InterlockError, InvalidArguments
@@ -150,7 +151,7 @@ def _from_record(record: CallRecord) -> Proceed[RunScope]:
         if record.value is not None:
             answer = Answer(rebuild(call.tool, record.value), record.value, "replayed")
         run.meter.count_answered()
-        key, output = hash((call.tool.name, call.digest)), hash(record.value or record.error)
+        key, output = key_of(call.tool.name, call.digest), hash(record.value or record.error)
         run.loops.settle(key, output, call.batch, call.turn or call.seq, answer)
         if answer is not None:
             return answer
