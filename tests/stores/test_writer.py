@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import tempfile
 import threading
@@ -228,7 +229,10 @@ async def test_a_lock_that_cannot_be_had_is_told_and_does_not_end_the_writer(db,
     with pytest.raises(StoreUnavailable, match="no locks available"):
         await writer.submit(add, "refused")
     turn.broken = False
-    await writer.submit(add, "b")
+    for _ in range(100):  # the writer may be at its last vain try just now
+        with contextlib.suppress(StoreUnavailable):
+            await writer.submit(add, "b")
+            break
     assert words(path) == ["a", "b"]
     writer.close()
 
