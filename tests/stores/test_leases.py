@@ -222,9 +222,10 @@ class TestQueue:
         ours, theirs = stores
         await begin(ours)
         clock.advance(TTL_S + 59.0)
-        assert await theirs.leases.reap(60.0) == []
+        assert await theirs.leases.reap(60.0, []) == []
         clock.advance(1.0)
-        assert await theirs.leases.reap(60.0) == ["r1"]
+        assert await theirs.leases.reap(60.0, ["support"]) == []
+        assert await theirs.leases.reap(60.0, ["other"]) == ["r1"]
         row = await ours.run("r1")
         assert (row.state, row.reason) == (RunState.ENDED, "abandoned")
         assert not await ours.end("r1", 1, RunState.ENDED, "success", {}, None)

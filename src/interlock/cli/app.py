@@ -46,6 +46,8 @@ VERBS = (
     Verb("Act", "safe-mode", "switches", "Permit only the reads of safe_mode.allowed_tools."),
     Verb("Learn", "backtest", "backtest", "Drive the funnel with recorded agents."),
     Verb("Run", "purge", "purge", "Drop content, then keys, that are old enough."),
+    Verb("Run", "submit", "worker", "Queue a run for the workers of the store."),
+    Verb("Run", "worker", "worker", "Work on submitted runs, and on those of dead workers."),
     Verb("Run", "runbook", "runbook", "What a stop reason means, and what to do at night."),
 )
 

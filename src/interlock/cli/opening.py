@@ -18,6 +18,7 @@ from interlock.config.opening import open_store
 from interlock.config.settings import STORE_VARIABLE, load_settings, store_url
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError
+from interlock.journal.ownership import Ownership
 from interlock.journal.store import Journal, RunStore
 from interlock.policy.approval import ApprovalStore
 from interlock.policy.switches import SwitchStore
@@ -40,6 +41,11 @@ class Store(Journal, RunStore, Protocol):
     @property
     def approvals(self) -> ApprovalStore:
         """What agents have asked for."""
+        ...
+
+    @property
+    def leases(self) -> Ownership:
+        """Who works on runs, and the queue."""
         ...
 
     async def flush(self) -> None:

@@ -10,11 +10,12 @@ import typer
 from interlock.cli.claims import claim_facts, evidence_line, settle_command
 from interlock.cli.opening import Store, in_store
 from interlock.cli.options import ConfigOption, JsonOption, StoreOption
-from interlock.cli.output import Cell, code, note, print_json, print_table, print_text, usd
+from interlock.cli.output import Cell, code, note, print_json, print_table, print_text, usd, when
 from interlock.cli.records import reason_look, run_facts, trace_of
 from interlock.cli.waterfall import Line, waterfall
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import EXIT_CODES, StopReason
+from interlock.journal.ownership import Attempt
 from interlock.journal.store import Claim, ClaimState, RunRow
 
 __all__ = ["app"]
@@ -31,6 +32,7 @@ class _Found(NamedTuple):
     run: RunRow
     calls: list[Mapping[str, Any]]
     claims: list[Claim]
+    attempts: list[Attempt]
 
 
 @app.callback()
@@ -58,11 +60,22 @@ def show(
     if as_json:
         # The record first, field for field; then what the store knows beside it.
         record = dict(found.run.record or {}) | {"trace": found.calls}
-        print_json(record | run_facts(found.run) | {"claims": [claim_facts(claim, store) for claim in found.claims]})
+        known = run_facts(found.run) | {"attempted": [_attempt_facts(attempt) for attempt in found.attempts]}
+        print_json(record | known | {"claims": [claim_facts(claim, store) for claim in found.claims]})
     else:
         _print(found, SHOWN if not all_calls else len(found.calls), store)
     if exit_code and found.run.reason is not None:
         raise typer.Exit(EXIT_CODES[StopReason(found.run.reason)])
+
+
+def _attempt_facts(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "owner": attempt.owner,
+        "fence": attempt.fence,
+        "started_at": when(attempt.started_at),
+        "ended_at": when(attempt.ended_at) or None,
+        "ended_as": attempt.ended_as,
+    }
 
 
 async def _find(opened: Store, run_id: str | None) -> _Found:
@@ -76,7 +89,7 @@ async def _find(opened: Store, run_id: str | None) -> _Found:
         raise ConfigError(f"no run has the id {run_id!r}; `interlock runs` lists them")
     calls: Sequence[Mapping[str, Any]] = trace_of(row.record) or await opened.calls_of(run_id)
     claims = [claim for claim in await opened.claims_of(row.root_run_id) if claim.path == row.path]
-    return _Found(row, list(calls), claims)
+    return _Found(row, list(calls), claims, await opened.leases.attempts_of(row.root_run_id))
 
 
 def _print(found: _Found, shown: int, store: str | None) -> None:

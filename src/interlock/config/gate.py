@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from interlock.config.build import House, build
 from interlock.config.declarations import Declarations
+from interlock.config.handler import Field, Handler
 from interlock.config.sections import Settings
 from interlock.config.settings import load_settings
 from interlock.core.calls import Approval, ToolSpec
@@ -19,8 +20,9 @@ from interlock.core.errors import StoreUnavailable
 from interlock.core.results import RunResult
 from interlock.gateway.tools import Registry, Tool
 from interlock.supervisor.bridge import Bridge, Portal
+from interlock.supervisor.open_run import OpenRun
 from interlock.supervisor.requests import RunRequest
-from interlock.supervisor.supervisor import OpenRun
+from interlock.supervisor.worker import Worker, WorkerOptions
 
 __all__ = ["Interlock"]
 
@@ -157,6 +159,7 @@ class Interlock:
         deadline: float | None = None,
         retry: bool | Literal["resume"] = False,
         agent_name: str | None = None,
+        wait_s: float | None = None,
     ) -> RunResult:
         """Run an agent, `agent(run, task, **inputs)`, to its end; never raises for what happens inside.
 
@@ -173,6 +176,11 @@ class Interlock:
             deadline: Wall-clock time (Unix seconds) at which its time is over.
             retry: True: start a request that has an outcome afresh, under the same effect keys.
             agent_name: For the record and the kill switch; the function's name when left out.
+            wait_s: How long to wait for a run of the same request elsewhere; None until it has ended, or until its
+                worker dies and the run is taken over.
+
+        Raises:
+            AlreadyRunning: It still runs elsewhere, after `wait_s`.
         """
         request = RunRequest(
             agent=agent_name or str(getattr(agent, "__name__", type(agent).__name__)),
@@ -192,7 +200,7 @@ class Interlock:
         except StoreUnavailable as error:
             details = {"error": type(error).__name__, "message": str(error)}
             return RunResult("", error.reason, tenant_id=tenant_id, request_id=request_id or "", details=details)
-        return await house.supervisor.run(agent, request)
+        return await house.supervisor.run(agent, request, wait_s)
 
     def run_sync(self, agent: Callable[..., Any], task: Any = None, **options: Any) -> RunResult:
         """Do what `run` does, from sync code; see there."""
@@ -236,7 +244,73 @@ class Interlock:
             deadline=deadline,
             retry=retry,
         )
-        return self.house().supervisor.open_run(request, self._bridge(), wait_s)
+        return OpenRun(self.house().supervisor, request, self._bridge(), wait_s)
+
+    async def submit(
+        self,
+        agent_name: str,
+        task: Any = None,
+        *,
+        tenant_id: str = "default",
+        request_id: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        payload: Any = None,
+        scopes: Sequence[str] = (),
+        allow: Sequence[str] | None = None,
+        budgets: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+    ) -> str:
+        """Queue a run for the workers of this store (`interlock worker`), and return its run id at once.
+
+        A request that was submitted or run before gets the id of its run.
+
+        Args:
+            agent_name: Of the agent, as its workers know it. For the others see `run`.
+
+        Raises:
+            AlreadyEnded: It cannot be queued (other payload, a task that is not JSON); `result` says why.
+            StoreUnavailable: It is not known to be queued: submit again with the same request id.
+        """
+        request = RunRequest(
+            agent=agent_name,
+            task=task,
+            inputs=inputs or {},
+            tenant_id=tenant_id,
+            request_id=request_id or f"req_{self._clock.token(10)}",
+            payload=payload,
+            scopes=scopes,
+            allow=allow,
+            budgets=budgets,
+            deadline=deadline,
+        )
+        return (await self.house().supervisor.submit(request)).run_id
+
+    def handler(
+        self,
+        *,
+        request_id: Field,
+        tenant_id: Field | None = None,
+        wait_s: float | None = None,
+        **options: Any,
+    ) -> Callable[[Callable[..., Any]], Handler]:
+        """Make an agent the handler of a queue or a web route: each message is one run, however often it comes.
+
+        Args:
+            request_id: Where a message has its id: a key or attribute of it, or a function of it.
+            tenant_id: Likewise; everybody is `default` when left out.
+            wait_s: How long a concurrent duplicate waits, then `AlreadyRunning` with the run id; None: to the end.
+            options: Further words of `run`.
+        """
+
+        def decorate(agent: Callable[..., Any]) -> Handler:
+            return Handler(self.run, self.run_sync, agent, request_id, tenant_id, wait_s, options)
+
+        return decorate
+
+    def worker(self, agents: Mapping[str, Callable[..., Any]], options: WorkerOptions, **more: Any) -> Worker:
+        """Return what takes submitted runs from the store and works on them; see `interlock worker`."""
+        house = self.house()
+        return Worker(house.supervisor, house.store, house.store.leases, self._clock, agents, options, **more)
 
     def _bridge(self) -> Bridge:
         try:

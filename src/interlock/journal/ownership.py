@@ -149,8 +149,11 @@ class Ownership(Protocol):
         """Queue a run of ours again, not counting the attempt; False where it is not ours any more."""
         ...
 
-    async def reap(self, orphan_after_s: float) -> list[str]:
-        """End as `abandoned` the runs whose lease ran out that long ago; return their ids. Their intents are doubts."""
+    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[str]:
+        """End as `abandoned` the runs whose lease ran out that long ago; return their ids. Their intents are doubts.
+
+        Runs of the agents in `able` wait for a worker, unless they were begun without a request id.
+        """
         ...
 
     async def attempts_of(self, run_id: str) -> list[Attempt]:

@@ -212,10 +212,12 @@ class SqliteLeases:
         done: bool = await self._writer.submit(queue.hand_back, run_id, fence, used_s, self._clock.wall())
         return done
 
-    async def reap(self, orphan_after_s: float) -> list[str]:
+    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[str]:
         """See `Ownership`."""
         now, asked_s = self._clock.wall(), self._clock.boot()
-        gone: list[str] = await self._writer.submit(queue.reap, self._holder, orphan_after_s, now, asked_s)
+        if not await self._reader.read(queue.orphans, self._holder, orphan_after_s, able):
+            return []
+        gone: list[str] = await self._writer.submit(queue.reap, self._holder, orphan_after_s, able, now, asked_s)
         return gone
 
     async def attempts_of(self, run_id: str) -> list[Attempt]:

@@ -11,7 +11,7 @@ import orjson
 from interlock.journal.store import NewRun, RunState
 from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, one_run, reopen
 
-__all__ = ["attempts_of", "hand_back", "queue", "reap", "requeue", "take", "takeable"]
+__all__ = ["attempts_of", "hand_back", "orphans", "queue", "reap", "requeue", "take", "takeable"]
 
 # How many runs of one look are considered: those of a tenant that waits behind a thousand of another included.
 _LOOKED_AT = 64
@@ -29,7 +29,8 @@ select run_id, state, lease_until_s, boot_id from (
 limit :most"""
 
 _EXPIRED = """select run_id, lease_until_s, boot_id from runs where state = 'running' and path = ''
-and (boot_id is not ?1 or lease_until_s <= ?2)"""
+and (boot_id is not ?1 or lease_until_s <= ?2)
+and (payload_hash is null or agent not in (select value from json_each(?3)))"""
 
 
 def queue(
@@ -118,12 +119,19 @@ def hand_back(db: sqlite3.Connection, run_id: str, fence: int, used_s: float, no
     return True
 
 
-def reap(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, now: float, asked_s: float) -> list[str]:
-    """End the runs whose owner has been dead for that long."""
-    now_s = holder.boot()
-    if now_s - asked_s >= holder.ttl_s / 2:
+def orphans(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able: Sequence[str]) -> list[str]:
+    """Return the runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
+    asked = (holder.boot_id, holder.boot() - orphan_after_s, orjson.dumps(list(able)).decode())
+    return [row[0] for row in db.execute(_EXPIRED, asked)]
+
+
+def reap(
+    db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able: Sequence[str], now: float, asked_s: float
+) -> list[str]:
+    """End them."""
+    if holder.boot() - asked_s >= holder.ttl_s / 2:
         return []
-    gone = [row[0] for row in db.execute(_EXPIRED, (holder.boot_id, now_s - orphan_after_s))]
+    gone = orphans(db, holder, orphan_after_s, able)
     for run_id in gone:
         db.execute(
             "update runs set state = 'ended', reason = 'abandoned', ended_at = ?, fence = fence + 1, "

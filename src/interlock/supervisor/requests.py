@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import orjson
 
 from interlock.budget.meter import BudgetOptions
 from interlock.core.canonical import NotCanonical, canonical_json, plain_hash
@@ -67,8 +69,29 @@ class RunRequest:
             raise NotCanonical(f"{error}: pass payload= (what this request is about, as JSON)") from None
 
     def task_json(self) -> bytes | None:
-        """Return the task as JSON, or None where it is not."""
+        """Return what another worker needs to go on with this request, as JSON; None where it is not."""
+        budgets = asdict(self.budgets) if isinstance(self.budgets, BudgetOptions) else self.budgets
+        words = {
+            "task": self.task,
+            "inputs": dict(self.inputs),
+            "payload": self.payload,
+            "scopes": list(self.scopes),
+            "allow": None if self.allow is None else list(self.allow),
+            "budgets": None if budgets is None else dict(budgets),
+            "deadline": self.deadline,
+        }
         try:
-            return canonical_json(self.task)
+            return canonical_json({name: value for name, value in words.items() if value or name == "task"})
         except NotCanonical:
             return None
+
+    @classmethod
+    def read(cls, agent: str, tenant_id: str, request_id: str, task: bytes | None) -> RunRequest:
+        """Return a request out of what `task_json` wrote.
+
+        Raises:
+            NotCanonical: It was not kept.
+        """
+        if task is None:
+            raise NotCanonical("its task is not kept: it is not JSON, or cannot be unsealed with this INTERLOCK_KEY")
+        return cls(agent, tenant_id=tenant_id, request_id=request_id, **orjson.loads(task))

@@ -52,6 +52,7 @@ class Run:
         run_id, tenant_id, request_id, agent: Who it is.
         partial: Whatever exists so far; kept in `result.details["partial"]` if the run is stopped.
         result: The `RunResult`, once the run has ended.
+        returning: The worker drains: what stops this run now is not its end, and another worker goes on with it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Run:
         self._refusals = Refusals(machinery.stopping.max_refusals)
         self._straggler: Straggler | None = None
         self._wrapped_up = False
+        self.returning = False
 
     # -- calls
 

@@ -71,9 +71,9 @@ class ScopeMaker:
             keyed=request.request_id is not None,
             retrying=request.retry is True,
         )
-        new = NewRun(
-            run_id, request.tenant_id, request_id, request.agent, payload_hash, run_id, "", request.task_json()
-        )
+        # Nobody else can go on with a request that has no id.
+        task = None if payload_hash is None else request.task_json()
+        new = NewRun(run_id, request.tenant_id, request_id, request.agent, payload_hash, run_id, "", task)
         return scope, new
 
     def child(

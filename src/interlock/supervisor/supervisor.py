@@ -6,11 +6,9 @@ Nothing that happens inside a run is raised: only cancellation and interrupts of
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Token
 from typing import Any
 
 from interlock.budget.meter import BudgetOptions
@@ -21,10 +19,10 @@ from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tape import Tape
-from interlock.gateway.tools import Caller, current_run
+from interlock.gateway.tools import current_run
 from interlock.journal.replay import History, ReplayStore
 from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
-from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.bridge import Bridge
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.outcome import judge, stored_result
 from interlock.supervisor.requests import RunRequest
@@ -32,7 +30,7 @@ from interlock.supervisor.run import Run
 from interlock.supervisor.scopes import ScopeMaker
 from interlock.supervisor.secretary import Secretary
 
-__all__ = ["OpenRun", "Supervisor"]
+__all__ = ["Supervisor"]
 
 # How often a duplicate looks whether the run it waits for has ended.
 WAIT_POLL_S = 0.05
@@ -44,6 +42,9 @@ CLOSE_PATIENCE_S = 5.0
 
 class Supervisor:
     """Runs of one gate.
+
+    Attributes:
+        secretary: Writes down how runs end.
 
     Args:
         machinery: What runs share.
@@ -62,16 +63,63 @@ class Supervisor:
     ) -> None:
         self._machinery = machinery
         self._scopes = scopes
-        self._secretary = secretary
+        self.secretary = secretary
         self._store = store
         self._history = history
         self._live: set[Run] = set()
+        self._returning = False
 
     # -- a whole run
 
-    async def run(self, agent: Callable[..., Any], request: RunRequest) -> RunResult:
-        """Run an agent to its end and return the outcome; a request with an outcome gets that one."""
-        opened = await self._open(request, wait_s=None)
+    async def run(self, agent: Callable[..., Any], request: RunRequest, wait_s: float | None = None) -> RunResult:
+        """Run an agent to its end and return the outcome; a request with an outcome gets that one.
+
+        Raises:
+            AlreadyRunning: It runs elsewhere, after `wait_s`.
+        """
+        return await self._to_the_end(await self._open(request, wait_s), agent, request)
+
+    async def work(
+        self, agent: Callable[..., Any], row: RunRow, request: RunRequest, asked_s: float
+    ) -> RunResult | None:
+        """Go on with a run that this worker has taken from the queue; None where it was handed back."""
+        opened = await self.enter(self._scopes.root(request)[0], Begun(True, row), asked_s)
+        if self._returning and isinstance(opened, Run):
+            self._left(opened)
+            await self._machinery.leases.hand_back(row.run_id, row.fence, row.used_s)
+            return None
+        return await self._to_the_end(opened, agent, request)
+
+    async def submit(self, request: RunRequest) -> RunRow:
+        """Queue a request for the workers, and return its run; one that stands is returned as it is.
+
+        Raises:
+            AlreadyEnded: It cannot be queued; `result` says why. StoreUnavailable: it is not known to be queued.
+        """
+        fault = request.fault()
+        try:
+            new = None if fault else self._scopes.root(request)[1]
+        except (NotCanonical, ConfigError) as error:
+            fault = str(error)
+        if fault or new is None:
+            raise AlreadyEnded(_refused(request, fault or ""))
+        if new.task is None or not self._history.keeps:
+            why = "a task that is not JSON, or a store with replay: off, cannot be queued for other processes"
+            raise AlreadyEnded(_refused(request, why))
+        row = (await self._machinery.leases.queue(new)).row
+        if row.payload_hash != new.payload_hash:
+            text = f"request_id {request.request_id!r} was used with another payload"
+            raise AlreadyEnded(_refused(request, text, row.run_id))
+        return row
+
+    def return_runs(self) -> None:
+        """Begin no more runs from the queue, and hand back those under way, once their writes have settled."""
+        self._returning = True
+        for run in list(self._live):
+            run.returning = True
+            run.stop(Stop(StopReason.CANCELLED, "the worker drains; another one goes on with this run"))
+
+    async def _to_the_end(self, opened: Run | RunResult, agent: Callable[..., Any], request: RunRequest) -> RunResult:
         while not isinstance(opened, RunResult):
             result = await self._drive(opened, agent, request)
             # None: another worker has taken the run over; its outcome is the outcome, unless it dies too.
@@ -88,7 +136,7 @@ class Supervisor:
             current_run.reset(before)
         work.add_done_callback(functools.partial(_finish, finished))
         run.watch(functools.partial(_cancel, work, finished))
-        deadline = self._at_deadline(run)
+        deadline = self.at_deadline(run)
         try:
             await finished
         except asyncio.CancelledError as error:
@@ -96,12 +144,24 @@ class Supervisor:
             work.cancel()
             run.stop(Stop(StopReason.CANCELLED, "the caller of gate.run was cancelled"))
             if not run.lost:
-                self._secretary.close_soon(run, judge(run, error=error))
+                self.secretary.close_soon(run, judge(run, error=error))
             raise
         finally:
             deadline()
             self._left(run)
-        return None if run.lost else await self._secretary.close(run, judge(run, work=work))
+        if run.returning and await self._hand_back(run):
+            return judge(run, work=work)
+        return None if run.lost else await self.secretary.close(run, judge(run, work=work))
+
+    async def _hand_back(self, run: Run) -> bool:
+        """Queue a run again, with what it has done on record; False where it has ended by itself, or is not ours."""
+        scope = run.scope
+        if scope.stop is None or scope.stop.reason is not StopReason.CANCELLED or not scope.keyed:
+            return False
+        while scope.in_flight:
+            await scope.clock.sleep(WAIT_POLL_S)  # a write finishes, or its grace is over
+        used_s = scope.clock.monotonic() - scope.started_s
+        return await self._machinery.leases.hand_back(scope.run_id, scope.fence, used_s)
 
     async def _agent(self, agent: Callable[..., Any], run: Run, request: RunRequest) -> Any:
         inputs = dict(request.inputs)
@@ -111,7 +171,8 @@ class Supervisor:
         output = await self._machinery.threads.submit(call, {}, "agent")
         return await output if inspect.isawaitable(output) else output
 
-    def _at_deadline(self, run: Run) -> Callable[[], None]:
+    def at_deadline(self, run: Run) -> Callable[[], None]:
+        """Stop a run when its time is over; return what calls that off."""
         left_s = run.scope.deadline_s - run.scope.clock.monotonic()
         if left_s == float("inf"):
             return lambda: None
@@ -166,7 +227,7 @@ class Supervisor:
             cap = await self._machinery.tenants.enter(scope.tenant_id, scope.run_id, scope.deadline_s)
         except asyncio.CancelledError as error:
             self._left(run)
-            self._secretary.close_soon(run, judge(run, error=error))
+            self.secretary.close_soon(run, judge(run, error=error))
             raise
         except InterlockError as error:
             return await self.close(run, error) or await self._elsewhere_now(run)
@@ -206,7 +267,7 @@ class Supervisor:
 
     async def _at_hand(self, row: RunRow, request: RunRequest) -> Run | RunResult | None:
         """Return the outcome of a run, or the run itself, taken over; None while somebody else works on it."""
-        if row.state is RunState.PARKED and (request.retry == "resume" or await self._secretary.may_go_on(row)):
+        if row.state is RunState.PARKED and (request.retry == "resume" or await self.secretary.may_go_on(row)):
             history = await self._history.history(row.run_id) if self._history.keeps else None
             if history is not None and history.complete:
                 return await self._take_over(request)
@@ -244,7 +305,7 @@ class Supervisor:
         history = await self._history.history(row.run_id) if self._history.keeps else History()
         why = await self._unfit(row, history)
         if why is not None:
-            return await self._secretary.abandon(row, why)
+            return await self.secretary.abandon(row, why)
         if not history.complete:
             # It has written nothing: it may begin anew, without what it cannot be told again.
             self._history.forget_soon(row.run_id)
@@ -258,7 +319,7 @@ class Supervisor:
         """Return why a run is not entered again, or None."""
         if row.barren >= self._machinery.abandon_after:
             return f"{row.barren} workers in a row died over it without recording anything new (abandon_after)"
-        places = [(claim.path, claim.turn) for claim in await self._secretary.claims(row)]
+        places = [(claim.path, claim.turn) for claim in await self.secretary.claims(row)]
         if row.attempts <= 1 and not places:
             return None
         if not self._history.keeps:
@@ -274,10 +335,6 @@ class Supervisor:
         scope, new = self._scopes.child(parent.scope, name, budgets, allow)
         self._store.begin_soon(new)
         return Run(self._machinery, self, scope, parent.bridge, parent=parent)
-
-    def open_run(self, request: RunRequest, bridge: Bridge, wait_s: float) -> OpenRun:
-        """Return a run to be opened by the caller's own `async with`."""
-        return OpenRun(self, request, bridge, wait_s)
 
     async def opened(self, request: RunRequest, wait_s: float) -> Run:
         """Open a run for a block.
@@ -296,7 +353,7 @@ class Supervisor:
             self._left(run)
         if run.lost:
             return None
-        return await self._secretary.close(run, judge(run, error=error))
+        return await self.secretary.close(run, judge(run, error=error))
 
     async def aclose(self) -> None:
         """Stop every run under way and wait until it has settled; one whose block is not left is not waited for."""
@@ -306,57 +363,6 @@ class Supervisor:
         while self._live and waited_s < CLOSE_PATIENCE_S:
             await self._machinery.clock.sleep(WAIT_POLL_S)
             waited_s += WAIT_POLL_S
-
-
-class OpenRun(Opened[Run]):
-    """A run in the caller's own task, open inside its block; `RunStopped` ends the block quietly."""
-
-    def __init__(self, supervisor: Supervisor, request: RunRequest, bridge: Bridge, wait_s: float) -> None:
-        super().__init__(bridge)
-        self._supervisor = supervisor
-        self._request = request
-        self._wait_s = wait_s
-        self._run: Run | None = None
-        self._exit = contextlib.ExitStack()
-        self._outer: Token[Caller | None] | None = None
-        self._cancelled = False
-
-    async def open(self) -> Run:
-        """Claim the request and open its run in this task."""
-        run = self._run = await self._supervisor.opened(self._request, self._wait_s)
-        task = asyncio.current_task()
-        if task is not None:
-            run.watch(functools.partial(self._cancel, task))
-        self._exit.callback(self._supervisor._at_deadline(run))  # noqa: SLF001 - one file, one thing
-        return run
-
-    def entered(self, value: Run) -> None:
-        """Make this run the current one."""
-        self._outer = current_run.set(value)
-
-    def leaving(self) -> None:
-        """Make whatever was the current run so again."""
-        if self._outer is not None:
-            current_run.reset(self._outer)
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            task.cancel()
-
-    async def close(self, error: BaseException | None) -> bool:
-        """End the run and record it."""
-        self._exit.close()
-        run, task = self._run, asyncio.current_task()
-        if run is None:
-            return False
-        ours = self._cancelled and isinstance(error, asyncio.CancelledError)
-        if ours and task is not None and task.uncancel() > 0:
-            ours = False  # somebody else cancelled the task too: theirs goes on
-        result = await self._supervisor.close(run, error)
-        if result is None and not isinstance(error, LeaseLost):
-            raise LeaseLost(f"run {run.run_id}: another worker has taken it over") from error
-        return ours or (isinstance(error, InterlockError) and error.status == "stopped")
 
 
 def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:

@@ -197,7 +197,9 @@ class ModelTurn(Opened["ModelTurn"]):
             else:
                 usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
             run.scope.meter.settle_turn(held, usd, tokens)
-            if run.scope.tape is not None and not self.wrap_up:
+            # A turn that was cut off because its run stops is not a decision of the run.
+            stopped = run.scope.stop is not None and isinstance(error, asyncio.CancelledError)
+            if run.scope.tape is not None and not self.wrap_up and not stopped:
                 reply = self._reply if error is None else None
                 run.scope.tape.keep_turn(self.number, reply, self._model or "", usd, tokens)
             if self._held_of_tenant is not None:

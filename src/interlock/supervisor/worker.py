@@ -1,0 +1,142 @@
+"""Works on runs that were submitted, and on runs whose worker has died, until it is told to drain.
+
+Runs are taken one by one as there is room, oldest first and fair between tenants. While there is nothing to do
+the store is only read. Draining refuses new calls and turns, lets writes finish, and hands the runs back: what
+they have done is on record, and the next worker goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from interlock.core.canonical import NotCanonical
+from interlock.core.clock import Clock
+from interlock.core.errors import ConfigError, InterlockError
+from interlock.journal.ownership import Ownership
+from interlock.journal.store import RunRow, RunState, RunStore
+from interlock.supervisor.requests import RunRequest
+from interlock.supervisor.supervisor import Supervisor
+
+__all__ = ["Worker", "WorkerOptions"]
+
+# Parked runs that one look goes through.
+PARKED_LOOKED_AT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Attributes:
+        tenants: Whose runs it takes; None for everybody's.
+        concurrency: Most runs under way at once.
+        poll_s: How often it looks for runs while it has room. parked_s: likewise, whether parked ones may go on.
+        orphan_after_s: How long a run may be without a worker, of an agent that this one does not have, before it is
+            abandoned.
+    """
+
+    tenants: Sequence[str] | None = None
+    concurrency: int = 8
+    poll_s: float = 0.25
+    parked_s: float = 1.0
+    orphan_after_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError("worker: concurrency is at least 1")
+
+
+class Worker:
+    """See the module.
+
+    Args:
+        agents: By the name under which runs are submitted.
+        failed: Told when the store cannot be asked; the worker goes on and asks again.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        store: RunStore,
+        leases: Ownership,
+        clock: Clock,
+        agents: Mapping[str, Callable[..., Any]],
+        options: WorkerOptions,
+        failed: Callable[[InterlockError], None] = lambda _: None,
+    ) -> None:
+        self._supervisor = supervisor
+        self._secretary = supervisor.secretary
+        self._store = store
+        self._leases = leases
+        self._clock = clock
+        self._agents = dict(agents)
+        self._options = options
+        self._failed = failed
+        self._under_way: dict[asyncio.Task[None], str] = {}
+        self._drained = asyncio.Event()
+        self._parked_at = self._reaped_at = -float("inf")
+
+    def drain(self) -> None:
+        """Take nothing more, and hand back what is under way; `run` returns when that is done."""
+        self._drained.set()
+
+    async def run(self) -> None:
+        """Work until `drain` is called."""
+        drained = asyncio.create_task(self._drained.wait())
+        try:
+            while not self._drained.is_set():
+                try:
+                    await self._look()
+                except InterlockError as error:
+                    self._failed(error)
+                waits: list[asyncio.Task[Any]] = [drained, *self._under_way]
+                await asyncio.wait(waits, timeout=self._options.poll_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
+            self._supervisor.return_runs()
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+
+    async def _look(self) -> None:
+        """Take as many runs as there is room for, and see to those that nobody works on."""
+        now_s, options = self._clock.monotonic(), self._options
+        if now_s - self._parked_at >= options.parked_s:
+            self._parked_at = now_s
+            await self._wake_parked()
+        if now_s - self._reaped_at >= options.orphan_after_s / 4:
+            self._reaped_at = now_s
+            await self._leases.reap(options.orphan_after_s, list(self._agents))
+        while len(self._under_way) < options.concurrency and not self._drained.is_set():
+            asked_s = self._clock.boot()
+            row = await self._leases.take(list(self._agents), options.tenants, Counter(self._under_way.values()))
+            if row is None:
+                return
+            task = asyncio.create_task(self._work(row, asked_s))
+            self._under_way[task] = row.tenant_id
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, InterlockError):
+            self._failed(error)
+        elif error is not None:
+            raise error
+
+    async def _work(self, row: RunRow, asked_s: float) -> None:
+        try:
+            request = RunRequest.read(row.agent, row.tenant_id, row.request_id, row.task)
+        except NotCanonical as error:
+            await self._secretary.abandon(row, str(error))
+            return
+        await self._supervisor.work(self._agents[row.agent], row, request, asked_s)
+
+    async def _wake_parked(self) -> None:
+        """Queue parked runs whose doubt is settled, or whose approval is decided."""
+        for row in await self._store.runs(state=RunState.PARKED, limit=PARKED_LOOKED_AT):
+            if row.agent in self._agents and not row.path and await self._secretary.may_go_on(row):
+                await self._leases.requeue(row.run_id)

@@ -1,0 +1,208 @@
+"""Submitted runs, the workers that take them, and handlers of queues."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import interlock
+from interlock import StopReason
+from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError
+from interlock.journal.store import ClaimState, RunState, Settlement
+from interlock.supervisor.worker import WorkerOptions
+
+QUICK = {"poll_s": 0.01, "parked_s": 0.01}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that opens a gate on this test's file."""
+    return lambda **words: interlock.Interlock(words, store=f"sqlite:///{tmp_path / 'i.db'}")
+
+
+@pytest.fixture
+async def gate(make):
+    async with make() as gate:
+        yield gate
+
+
+@contextlib.asynccontextmanager
+async def working(gate, **words):
+    agents = {name: words.pop(name) for name in list(words) if callable(words[name])}
+    worker = gate.worker(agents, WorkerOptions(**QUICK, **words))
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.drain()
+        async with asyncio.timeout(20.0):
+            await task
+
+
+async def until(gate, run_id, *states):
+    async with asyncio.timeout(20.0):
+        while (row := await gate.house().store.run(run_id)).state not in states:  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.01)
+    return row
+
+
+async def test_a_submitted_run_is_worked_on_and_its_outcome_is_there_for_all(gate):
+    async def agent(run, task, more):
+        return [task, more, run.tenant_id]
+
+    run_id = await gate.submit("agent", {"n": 1}, inputs={"more": 2}, request_id="q1", tenant_id="acme")
+    assert (await gate.house().store.run(run_id)).state is RunState.QUEUED
+    async with working(gate, agent=agent):
+        row = await until(gate, run_id, RunState.ENDED)
+    assert (row.reason, row.attempts) == ("success", 1)
+    again = await gate.run(agent, {"n": 1}, inputs={"more": 2}, request_id="q1", tenant_id="acme")
+    assert (again.output, again.replayed, again.run_id) == ([{"n": 1}, 2, "acme"], True, run_id)
+    assert await gate.submit("agent", {"n": 1}, inputs={"more": 2}, request_id="q1", tenant_id="acme") == run_id
+
+
+async def test_what_cannot_be_queued_is_refused_with_its_reason(gate):
+    await gate.submit("agent", "x", request_id="q1")
+    for words in ({"task": "y", "request_id": "q1"}, {"task": object()}, {"task": "x", "tenant_id": ""}):
+        with pytest.raises(AlreadyEnded) as refused:
+            await gate.submit("agent", **words)
+        assert refused.value.result.reason is StopReason.INVALID_INPUT
+
+
+async def test_whoever_has_the_agent_may_run_a_queued_request_himself(gate):
+    async def agent(run, task):
+        return task
+
+    run_id = await gate.submit("agent", "x", request_id="q1")
+    result = await gate.run(agent, "x", request_id="q1")
+    assert (result.output, result.run_id) == ("x", run_id)
+
+
+async def test_no_more_than_concurrency_at_once_and_each_run_once(gate):
+    most, now, seen = 0, 0, []
+
+    async def agent(run, task):
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.02)
+        now -= 1
+        seen.append(task)
+
+    ids = [await gate.submit("agent", n, tenant_id=f"t{n % 2}") for n in range(6)]
+    async with working(gate, agent=agent, concurrency=2):
+        for run_id in ids:
+            await until(gate, run_id, RunState.ENDED)
+    assert most == 2
+    assert sorted(seen) == list(range(6))
+
+
+async def test_draining_hands_a_run_back_with_its_writes_done_and_without_counting_the_attempt(make):
+    sent, asked, under_way = [], [], asyncio.Event()
+
+    def build(gate):
+        @gate.tool("post", effect="write", allow=True)
+        async def post(text: str) -> str:
+            under_way.set()
+            await asyncio.sleep(0.1)
+            sent.append(text)
+            return text
+
+    async def ask(prompt):
+        asked.append(prompt)
+        return prompt
+
+    async def agent(run, task):
+        await run.model(ask, "plan")
+        first = await run.call("post", {"text": "one"})
+        await run.model(ask, "go on")
+        return [first, await run.call("post", {"text": "two"})]
+
+    async with make() as gate:
+        build(gate)
+        run_id = await gate.submit("agent", "x")
+        async with working(gate, agent=agent) as worker:
+            await under_way.wait()
+            worker.drain()
+        row = await gate.house().store.run(run_id)
+        assert (row.state, row.attempts, sent) == (RunState.QUEUED, 0, ["one"])
+    async with make() as other:
+        build(other)
+        async with working(other, agent=agent):
+            row = await until(other, run_id, RunState.ENDED)
+        attempts = await other.house().store.leases.attempts_of(run_id)
+    assert (row.reason, row.attempts, row.output) == ("success", 1, b'["one","two"]')
+    assert (sent, asked) == (["one", "two"], ["plan", "go on"])
+    assert [(a.fence, a.ended_as) for a in attempts] == [(1, "handed_back"), (2, "success")]
+
+
+async def test_a_settled_doubt_lets_a_worker_go_on(gate):
+    sent = []
+
+    @gate.tool("post", effect="write", allow=True)
+    async def post(text: str) -> str:
+        sent.append(text)
+        raise TimeoutError
+
+    async def agent(run, task):
+        return await run.call("post", {"text": task})
+
+    run_id = await gate.submit("agent", "x")
+    async with working(gate, agent=agent):
+        row = await until(gate, run_id, RunState.PARKED)
+        key = bytes.fromhex(row.record["details"]["doubts"][0])
+        await gate.house().store.settle(key, Settlement(ClaimState.DONE, b'"looked"', by="anna"))
+        row = await until(gate, run_id, RunState.ENDED)
+    assert (row.reason, row.output, sent) == ("success", b'"looked"', ["x"])
+
+
+async def test_a_task_that_was_not_kept_ends_its_run_with_a_word(gate):
+    async def agent(run, task):
+        raise AssertionError("never")
+
+    run_id = await gate.submit("agent", "x")
+    gate.house().store._writer.submit(lambda db: db.execute("update runs set task = null"))
+    async with working(gate, agent=agent):
+        row = await until(gate, run_id, RunState.ENDED)
+    assert row.reason == "abandoned"
+    assert "INTERLOCK_KEY" in row.record["details"]["message"]
+
+
+class TestHandler:
+    async def test_every_message_is_handled_once_however_often_it_comes(self, gate):
+        handled = []
+
+        @gate.handler(request_id="id", tenant_id=lambda message: message["who"])
+        async def handle(run, message):
+            handled.append(message["id"])
+            await asyncio.sleep(0.02)
+            return run.tenant_id
+
+        messages = [{"id": n // 2, "who": "acme"} for n in range(8)]
+        results = await asyncio.gather(*(handle(message) for message in messages))
+        assert sorted(handled) == [0, 1, 2, 3]
+        assert {result.output for result in results} == {"acme"}
+        assert (await handle(messages[0])).replayed
+
+    async def test_a_concurrent_duplicate_that_may_not_wait_gets_the_run_id(self, gate):
+        held, go = asyncio.Event(), asyncio.Event()
+
+        @gate.handler(request_id="id", wait_s=0.05)
+        async def handle(run, message):
+            held.set()
+            await go.wait()
+
+        first = asyncio.create_task(handle({"id": "m1"}))
+        await held.wait()
+        with pytest.raises(AlreadyRunning) as running:
+            await handle({"id": "m1"})
+        go.set()
+        assert (await first).run_id == running.value.run_id
+
+    async def test_a_message_without_an_id_is_a_clear_error(self, gate):
+        @gate.handler(request_id="id")
+        async def handle(run, message):
+            raise AssertionError("never")
+
+        for message in ({}, {"id": ""}, object()):
+            with pytest.raises(ConfigError, match="request_id"):
+                await handle(message)
