@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from proof_remote import ask
+from proof_worker import LEASE_TTL_S
 
 from interlock.cli.app import main as interlock_cli
 from interlock.config.opening import open_store
@@ -92,11 +93,18 @@ class Ground:
 
     def kill(self, worker):
         """SIGKILL a worker; return whether it was alive until then."""
-        alive = not self.ended_within(worker, 0)
-        if alive:
-            signal.pidfd_send_signal(worker[0], signal.SIGKILL)
+        alive = self.send(worker, signal.SIGKILL)
         self.bury(worker)
         return alive
+
+    def send(self, worker, what):
+        """Send a signal to a worker; return whether there was one to receive it."""
+        if self.ended_within(worker, 0):
+            return False
+        with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+            signal.pidfd_send_signal(worker[0], what)
+            return True
+        return False
 
     def said(self):
         """What every request's latest worker has said of it."""
@@ -155,6 +163,7 @@ class Figures:
     store: str
     seed: int
     kills: int = 0
+    pauses: int = 0
     workers: int = 0
     runs: int = 0
     effects: int = 0
@@ -214,34 +223,71 @@ def count(ground, figures):
     return effects, runs, claims
 
 
+class Requests:
+    """What is asked for, and delivered again until something has come of it."""
+
+    def __init__(self, ground):
+        self._ground = ground
+        self.all = {}
+
+    def pending(self, at_once):
+        """Return what nothing has come of yet, filled up with new requests."""
+        said = self._ground.said()
+        pending = [one for one in self.all.items() if one[0] not in said]
+        while len(pending) < at_once:
+            name = f"r{len(self.all):x}"
+            self.all[name] = {"ref": name}
+            pending.append((name, self.all[name]))
+        return pending
+
+
 def kill_loop(ground, figures, kills, at_once, longest_s):
     """Kill workers at random instants until it has happened often enough; then let everything end."""
     chance = random.Random(figures.seed)
     ground.ask(do="faults", lost=LOST, refused=REFUSED)
-    requests, fresh = {}, 0
+    requests = Requests(ground)
     while figures.kills < kills:
-        said = ground.said()
-        pending = [r for r in requests.items() if r[0] not in said]
-        while len(pending) < at_once:
-            name, fresh = f"r{fresh:x}", fresh + 1
-            requests[name] = {"ref": name}
-            pending.append((name, requests[name]))
-        worker = ground.fork(pending)
+        worker = ground.fork(requests.pending(at_once))
         figures.workers += 1
         ground.ended_within(worker, chance.uniform(0.01, longest_s))
         figures.kills += ground.kill(worker)
+    let_everything_end(ground, figures, requests)
+    return requests.all
+
+
+def pause_loop(ground, figures, pauses, at_once, longest_s):
+    """Stop workers at random instants for longer than a lease lasts, let others take over, and let them go on."""
+    chance = random.Random(figures.seed)
+    ground.ask(do="faults", lost=LOST, refused=REFUSED)
+    requests = Requests(ground)
+    while figures.pauses < pauses:
+        pending = requests.pending(at_once)
+        stopped = ground.fork(pending)
+        ground.ended_within(stopped, chance.uniform(0.01, longest_s))
+        figures.pauses += ground.send(stopped, signal.SIGSTOP)
+        other = ground.fork(pending)
+        figures.workers += 2
+        # The other one has to wait for the leases; then both are at it.
+        ground.ended_within(other, LEASE_TTL_S + chance.uniform(0.0, longest_s))
+        ground.send(stopped, signal.SIGCONT)
+        ground.bury(stopped)
+        ground.bury(other)
+    let_everything_end(ground, figures, requests)
+    return requests.all
+
+
+def let_everything_end(ground, figures, requests):
+    """Deliver again until each run has ended, or waits for a person; then the person comes."""
     ground.ask(do="faults", lost=0.0, refused=0.0)
     for _ in range(MOST_ROUNDS):
-        # Redelivered until each has ended, or waits for a person; then the person comes.
-        ground.bury(ground.fork(list(requests.items())))
+        ground.bury(ground.fork(list(requests.all.items())))
         figures.workers += 1
         doubts = ground.doubts()
         if not doubts:
             break
         settle_all(ground, figures, doubts)
-    ground.bury(ground.fork(list(requests.items())))
+    ground.bury(ground.fork(list(requests.all.items())))
     figures.doubts_left = len(ground.doubts())
-    return requests
 
 
 def settle_all(ground, figures, doubts):

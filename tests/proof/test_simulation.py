@@ -26,7 +26,7 @@ from interlock.stores.sqlite import SqliteStore
 
 SEED = int(os.environ.get("INTERLOCK_PROOF_SEED", "1"))
 SEEDS_A_TEST = 25
-TESTS = 12 * SCALE
+TESTS = 8 if SCALE == 1 else 12 * SCALE
 
 CLASSES = ("resend", "natural", "lookup", "stop", "tell")
 WINDOW_S = 100.0
