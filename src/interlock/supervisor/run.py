@@ -25,7 +25,7 @@ from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.observation import Observation, as_text
-from interlock.supervisor.stopping import NO_WRAP_UP, Refusals, Straggler, stops
+from interlock.supervisor.stopping import NO_WRAP_UP, TAKEN_OVER, TIME_IS_UP, Refusals, Straggler, stops
 from interlock.supervisor.turns import ModelTurn
 
 __all__ = ["Run"]
@@ -297,7 +297,7 @@ class Run:
         if scope.stop is None:
             await self._check_switches()
         if scope.stop is None and scope.clock.monotonic() >= scope.deadline_s:
-            self.stop(Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up"))
+            self.stop(TIME_IS_UP)
         stop = scope.stop
         if stop is None:
             return False
@@ -335,8 +335,10 @@ class Run:
 
     def watch_lease(self, lease: Lease) -> None:
         """Stop when another worker takes the run over, whatever the agent is at."""
-        lost = Stop(StopReason.ABANDONED, "another worker has taken this run over")
-        lease.on_lost = functools.partial(self._from_any_thread, self.stop, lost)
+        lease.on_lost = self._taken_over
+
+    def _taken_over(self) -> None:
+        self._from_any_thread(self.stop, TAKEN_OVER)
 
     def _from_any_thread(self, callback: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # that loop is closed: nothing of this run goes on

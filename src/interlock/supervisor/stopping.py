@@ -14,7 +14,17 @@ from interlock.core.calls import Stop
 from interlock.core.errors import InterlockError, RunStopped
 from interlock.core.reasons import BUDGET_REASONS, StopReason
 
-__all__ = ["ALWAYS_STOP", "DEFAULT_STOP_ON", "NO_WRAP_UP", "Refusals", "StopOptions", "Straggler", "stops"]
+__all__ = [
+    "ALWAYS_STOP",
+    "DEFAULT_STOP_ON",
+    "NO_WRAP_UP",
+    "TAKEN_OVER",
+    "TIME_IS_UP",
+    "Refusals",
+    "StopOptions",
+    "Straggler",
+    "stops",
+]
 
 CALLS_AFTER_STOP = 3
 SETTLE_S = 1.0
@@ -26,6 +36,10 @@ DEFAULT_STOP_ON = BUDGET_REASONS | {
     StopReason.OUTCOME_UNKNOWN,
     StopReason.TOOL_AUTH_FAILED,
 }
+
+# The stops that every run carries, each as one value for all.
+TIME_IS_UP = Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up")
+TAKEN_OVER = Stop(StopReason.ABANDONED, "another worker has taken this run over")
 
 # These end (or park) a run whatever `agent.stop_on` says.
 ALWAYS_STOP = frozenset(

@@ -29,6 +29,7 @@ from interlock.supervisor.requests import RunRequest
 from interlock.supervisor.run import Run
 from interlock.supervisor.scopes import ScopeMaker
 from interlock.supervisor.secretary import Secretary
+from interlock.supervisor.stopping import TIME_IS_UP
 
 __all__ = ["Supervisor"]
 
@@ -176,8 +177,7 @@ class Supervisor:
         left_s = run.scope.deadline_s - run.scope.clock.monotonic()
         if left_s == float("inf"):
             return lambda: None
-        stop = Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up")
-        return run.bridge.loop.call_later(max(0.0, left_s), run.stop, stop).cancel
+        return run.bridge.loop.call_later(max(0.0, left_s), run.stop, TIME_IS_UP).cancel
 
     # -- opening
 
