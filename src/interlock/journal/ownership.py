@@ -68,8 +68,9 @@ class Lease:
 
     def renewed(self, asked_s: float, ttl_s: float) -> None:
         """Take in that the store has prolonged it by a statement sent at `asked_s`."""
-        if not self._lost:
-            self.until_s = max(self.until_s, asked_s + ttl_s * (1 - MARGIN))
+        self.until_s = max(self.until_s, asked_s + ttl_s * (1 - MARGIN))
+        if self._lost:  # in another thread, meanwhile
+            self.until_s = -math.inf
 
     def lose(self) -> None:
         """Take in that the run is somebody else's."""
