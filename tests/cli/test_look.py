@@ -182,12 +182,12 @@ def test_doctor_finds_a_key_that_others_can_read(typed, store):
 
 def test_doctor_knows_file_systems_that_cannot_hold_a_store(typed, store, monkeypatch, here):
     mounts = here / "mounts"
-    monkeypatch.setattr("interlock.cli.doctor.MOUNTS", mounts)
+    monkeypatch.setattr("interlock.cli.machine.MOUNTS", mounts)
     mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {here} nfs4 rw 0 0\n", encoding="utf-8")
     said = typed("doctor", "--json")
     assert (said.code, levels(said)["file system"]) == (1, "error")
     mounts.write_text(f"server:/x / nfs4 rw 0 0\ntmpfs {here} tmpfs rw 0 0\n", encoding="utf-8")
-    assert levels(typed("doctor", "--json"))["file system"] == "warning"
+    assert levels(typed("doctor", "--json"))["file system"] == "error"
     mounts.unlink()
     assert "file system" not in levels(typed("doctor", "--json"))
 

@@ -1,17 +1,15 @@
-"""Verb `doctor`: tries the store, and says what could lose a record or holds up work."""
+"""Verb `doctor`: tries the store, and says what could lose a record or holds up work, and what to do about it."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Protocol, runtime_checkable
 
 import typer
 
 from interlock.cli.configuration import the_settings
+from interlock.cli.machine import Finding, disk, key_file, stopped_holders
 from interlock.cli.opening import Store, in_store
 from interlock.cli.options import ConfigOption, JsonOption, StoreOption
 from interlock.cli.output import ago, print_json, print_text, when
@@ -19,28 +17,28 @@ from interlock.config.check import warnings
 from interlock.config.settings import Settings, store_url
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError, InterlockError
+from interlock.journal.health import Checkup, StoreHealth
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
-KEY_FILE = "interlock.key"
-KEY_VARIABLE = "INTERLOCK_KEY"
-MOUNTS = Path("/proc/mounts")
-ENOUGH_BYTES = 200_000_000
 SLOW_S = 0.25
-# Locks and fsync of these are not what SQLite needs; the last two forget at power-off.
-_SHARED = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "glusterfs", "ceph", "afs"})
-_FORGETFUL = frozenset({"tmpfs", "ramfs"})
+# The wall clock is corrected by less than this all the time.
+MOVED_S = 60.0
+FULL = 2
+_SCHEME = "sqlite:///"
 _LOOKS = {"ok": "green", "warning": "yellow", "error": "red"}
+_SYNCHRONOUS = ("off", "normal", "full", "extra")
+_MAY_LOSE = frozenset({"memory", "off"})
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at, and how it is."""
+@runtime_checkable
+class _Checked(Protocol):
+    """A store that can say how it is kept."""
 
-    level: Literal["ok", "warning", "error"]
-    subject: str
-    text: str
+    @property
+    def checkup(self) -> Checkup: ...
 
 
 @app.callback()
@@ -50,7 +48,7 @@ def _verbs() -> None:
 
 @app.command()
 def doctor(store: StoreOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Try the configuration and the store, and say what could lose a record. Exit 1 if something is broken."""
+    """Try the configuration and the store. Exit 1 if something is broken, or can lose a write's record."""
     findings = list(_examine(store, config))
     broken = any(finding.level == "error" for finding in findings)
     if as_json:
@@ -70,14 +68,23 @@ def _examine(store: str | None, config: Path | None) -> Iterator[Finding]:
         return
     yield _configuration(settings)
     url = store_url(settings, store)
+    path = Path(url.removeprefix(_SCHEME)).absolute()
+    if url.startswith(_SCHEME) and path.is_file():
+        # Before the store is opened: these say why it cannot be.
+        yield from disk(path)
+        yield key_file(path, settings.replay)
+        held = list(stopped_holders(path))
+        yield from held
+        if held:
+            return  # whoever asks for the store now waits
+
+    async def ask(opened: Store) -> list[Finding]:
+        return [finding async for finding in _try(opened, settings)]
+
     try:
-        yield from in_store(store, config, _try)
+        yield from in_store(store, config, ask)
     except InterlockError as error:
         yield Finding("error", "store", str(error))
-        return
-    path = Path(url.removeprefix("sqlite:///")).absolute()
-    yield from _disk(path)
-    yield _key(settings, path)
 
 
 def _configuration(settings: Settings) -> Finding:
@@ -88,58 +95,76 @@ def _configuration(settings: Settings) -> Finding:
     return Finding("ok", "configuration", text)
 
 
-async def _try(store: Store) -> list[Finding]:
+async def _try(store: Store, settings: Settings) -> AsyncIterator[Finding]:
     before_s = SYSTEM.monotonic()
     await store.flush()
     took_s = SYSTEM.monotonic() - before_s
-    level: Any = "ok" if took_s < SLOW_S else "warning"
-    found = [Finding(level, "store", f"open for writing; its turn came in {took_s * 1e3:.0f} ms")]
+    took = f"open for writing; its turn came in {took_s * 1e3:.0f} ms"
+    if took_s < SLOW_S:
+        yield Finding("ok", "store", took)
+    else:
+        yield Finding("warning", "store", f"{took}: the disk is slow, or many processes write; see its load")
+    if isinstance(store, _Checked):
+        for finding in _kept(await store.checkup.health()):
+            yield finding
     for switch in (await store.switches.read()).switches:
         what = f"{switch.kind.value.replace('_', ' ')} {switch.scope.value} {switch.subject}".rstrip()
-        found.append(Finding("warning", "switch", f"{what}, by {switch.actor} {when(switch.set_at)}: {switch.reason}"))
-    doubts = await store.doubts()
-    if doubts:
-        oldest = ago(SYSTEM.wall() - doubts[0].last_sent_at)
-        found.append(Finding("warning", "doubts", f"{len(doubts)} open, the oldest for {oldest}: interlock doubts"))
-    else:
-        found.append(Finding("ok", "doubts", "none open"))
+        text = f"{what}, by {switch.actor} {when(switch.set_at)}: {switch.reason} (interlock lift)"
+        yield Finding("warning", "switch", text)
+    yield await _doubts(store, settings.tools.dedupe_window_s)
     if pending := await store.approvals.list():
-        found.append(Finding("warning", "approvals", f"{len(pending)} wait for a person: interlock approvals list"))
-    return found
+        yield Finding("warning", "approvals", f"{len(pending)} wait for a person: interlock approvals list")
 
 
-def _disk(path: Path) -> Iterator[Finding]:
-    free = shutil.disk_usage(path.parent).free
-    level: Any = "ok" if free > ENOUGH_BYTES else "warning"
-    yield Finding(level, "disk", f"{free / 1e9:.1f} GB free at {path.parent}")
-    kind = _file_system(path)
-    if kind in _SHARED:
-        text = f"{path} lies on {kind}, a shared file system: its locks do not hold; use a local disk"
-        yield Finding("error", "file system", text)
-    elif kind in _FORGETFUL:
-        yield Finding("warning", "file system", f"{path} lies on {kind}: a restart of the machine forgets every record")
+def _kept(health: StoreHealth) -> Iterator[Finding]:
+    """Yield how the file is kept, and what stands still in it."""
+    mode = health.journal_mode
+    if mode == "wal":
+        yield Finding("ok", "journal mode", "wal")
+    else:
+        text = f"{mode} instead of wal: another program has the file open; close it, and start again"
+        yield Finding("error" if mode in _MAY_LOSE else "warning", "journal mode", text)
+    synchronous = _SYNCHRONOUS[health.synchronous] if health.synchronous < len(_SYNCHRONOUS) else "unknown"
+    if health.synchronous >= FULL:
+        yield Finding("ok", "synchronous", synchronous)
+    else:
+        text = f"{synchronous} instead of full: a power failure can lose an intent; rebuild or replace this SQLite"
+        yield Finding("error", "synchronous", text)
+    yield Finding("ok", "schema", f"version {health.schema}, this program knows {health.known_schema}")
+    yield _stuck(health)
+    if abs(health.clock_moved_s) > MOVED_S:
+        text = (
+            f"the wall clock was set by {health.clock_moved_s:+.0f} s since the boot: ages of doubts and keys counted "
+            "over it are wrong by as much (leases are not); keep it with NTP, and purge only when it is right"
+        )
+        yield Finding("warning", "clock", text)
+    elif health.ahead_s > MOVED_S:
+        text = f"the newest run is dated {health.ahead_s:.0f} s ahead of this clock: one of the two was wrong; keep NTP"
+        yield Finding("warning", "clock", text)
+    else:
+        yield Finding("ok", "clock", "agrees with the time since boot")
 
 
-def _file_system(path: Path) -> str:
-    """Return the type of the file system that holds `path`; "" where the machine does not say."""
-    try:
-        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    mounts = [(line.split()[1].replace("\\040", " "), line.split()[2]) for line in lines if line.count(" ") >= 2]
-    holding = [(point, kind) for point, kind in mounts if path.is_relative_to(point)]
-    return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1]
+def _stuck(health: StoreHealth) -> Finding:
+    if not health.stuck:
+        return Finding("ok", "stuck runs", "none")
+    first = health.stuck[0]
+    age = ago(max(0.0, SYSTEM.wall() - first.since))
+    text = (
+        f"{len(health.stuck)} are under way and their process is gone; the oldest is {first.run_id} of {first.agent} "
+        f"for {first.tenant_id}, since {age}: start a process that has its agent, or deliver its request again "
+        f"(interlock show {first.run_id})"
+    )
+    return Finding("warning", "stuck runs", text)
 
 
-def _key(settings: Settings, path: Path) -> Finding:
-    if settings.replay != "on":
-        return Finding("ok", "sealing", f"replay: {settings.replay}; results are not sealed")
-    if os.environ.get(KEY_VARIABLE):
-        return Finding("ok", "sealing", f"by {KEY_VARIABLE}")
-    file = path.parent / KEY_FILE
-    if not file.exists():
-        return Finding("warning", "sealing", f"{file} is missing: results sealed so far cannot be read")
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & 0o077:
-        return Finding("warning", "sealing", f"{file} can be read by others (mode {mode:04o}): chmod 600 {file}")
-    return Finding("ok", "sealing", f"by {file}")
+async def _doubts(store: Store, window_s: float) -> Finding:
+    doubts = await store.doubts()
+    if not doubts:
+        return Finding("ok", "doubts", "none open")
+    now = SYSTEM.wall()
+    oldest = ago(now - min(claim.last_sent_at for claim in doubts))
+    text = f"{len(doubts)} open, the oldest for {oldest}: interlock doubts"
+    if late := sum(now - claim.first_sent_at > window_s for claim in doubts):
+        text += f"; {late} older than tools.dedupe_window_s: not sent again by themselves, settle them"
+    return Finding("warning", "doubts", text)

@@ -24,6 +24,7 @@ from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunSta
 from interlock.stores import claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, migrate, translate
+from interlock.stores.health import SqliteCheckup
 from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
 from interlock.stores.owner import is_alive, this_boot, this_process
@@ -128,6 +129,7 @@ class SqliteStore:
         self.tenants = SqliteTenants(self._writer, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
         self.retention = SqliteRetention(self._writer, self._reader, clock)
+        self.checkup = SqliteCheckup(self._writer, self._reader, clock)
 
     @property
     def lost(self) -> int:
