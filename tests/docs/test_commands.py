@@ -13,7 +13,12 @@ import interlock
 from interlock.cli.app import main
 
 # Verbs that are run elsewhere: they take long, or need files of their own.
-ELSEWHERE = {"drill": "tests/chaos", "backtest": "tests/forensics", "init": "the tutorial's own blocks"}
+ELSEWHERE = {
+    "drill": "tests/chaos",
+    "backtest": "tests/forensics",
+    "init": "the tutorial's own blocks",
+    "worker": "tests/supervisor",
+}
 SHOWN = sorted({command for page in (*PAGES, *RUNBOOKS) for command in commands(page)})
 
 
