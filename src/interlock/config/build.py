@@ -66,7 +66,7 @@ AGENT_THREADS = 1024
 TRACE_KEPT = 2_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sinks:
     """Where calls and runs are written down, beside the store."""
 
@@ -83,7 +83,7 @@ class _Sinks:
                 background.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class House:
     """A wired gate: what `Interlock` hands out and closes."""
 

@@ -17,7 +17,7 @@ __all__ = ["Funnel"]
 Layer = Guard[RunScope]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Funnel:
     """The guards, in the order in which a call meets them.
 

@@ -45,7 +45,7 @@ class EffectOptions:
             raise ConfigError("tools.dedupe_window_s is a length of time: at least 0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
     """The journal, and what a guard needs beside it. See `Effects`."""
 

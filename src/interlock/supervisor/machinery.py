@@ -17,7 +17,7 @@ from interlock.supervisor.stopping import StopOptions
 __all__ = ["Machinery"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Machinery:
     """The parts that runs share.
 

@@ -22,7 +22,7 @@ __all__ = ["ScopeMaker"]
 _BUDGET_KEYS = tuple(field.name for field in fields(BudgetOptions))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ScopeMaker:
     """Makes scopes.
 
