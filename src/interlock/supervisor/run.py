@@ -10,7 +10,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Token
 from typing import Any, Protocol
 
 from interlock.budget.meter import BudgetOptions
@@ -19,10 +18,10 @@ from interlock.core.errors import InterlockError, LeaseLost, OutcomeUnknown, Run
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
-from interlock.gateway.tools import Caller, current_run
 from interlock.journal.ownership import Lease, hold_on
 from interlock.supervisor import replies
-from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.bridge import Bridge
+from interlock.supervisor.child import Child
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.observation import Observation, as_text
 from interlock.supervisor.stopping import NO_WRAP_UP, TAKEN_OVER, TIME_IS_UP, Refusals, Straggler, stops
@@ -338,11 +337,9 @@ class Run:
         lease.on_lost = self._taken_over
 
     def _taken_over(self) -> None:
-        self._from_any_thread(self.stop, TAKEN_OVER)
-
-    def _from_any_thread(self, callback: Callable[..., None], *args: Any) -> None:
+        """Called in any thread."""
         with contextlib.suppress(RuntimeError):  # that loop is closed: nothing of this run goes on
-            self.bridge.loop.call_soon_threadsafe(callback, *args)
+            self.bridge.loop.call_soon_threadsafe(self.stop, TAKEN_OVER)
 
     @property
     def lost(self) -> bool:
@@ -357,7 +354,7 @@ class Run:
         *,
         budgets: Mapping[str, Any] | BudgetOptions | None = None,
         allow: Sequence[str] | None = None,
-    ) -> Child:
+    ) -> Child[Run]:
         """Open a sub-agent's run on this run's budget: `async with run.child("researcher") as child: …`.
 
         Args:
@@ -365,20 +362,27 @@ class Run:
             budgets: Caps of its own, e.g. `{"max_steps": 5}`; they stop only the child.
             allow: Globs; it may use what matches these and what the parent may use.
         """
-        return Child(self, self._family, self.bridge, name, budgets, allow)
+        return Child(self.bridge, functools.partial(self._open_child, name, budgets, allow), self._close_child)
 
-    def adopt(self, child: Run) -> None:
-        """Take in a child that has been opened."""
-        self._children.append(child)
+    def _open_child(
+        self,
+        name: str | None,
+        budgets: Mapping[str, Any] | BudgetOptions | None,
+        allow: Sequence[str] | None,
+    ) -> Run:
+        run = self._family.open_child(self, self._child_name(name), budgets, allow)
+        self._children.append(run)
+        return run
 
-    def disown(self, child: Run) -> None:
-        """Take in that a child has ended."""
+    async def _close_child(self, child: Run, error: BaseException | None) -> None:
+        """Record the child's outcome. Its errors are ours to handle."""
+        await self._family.close(child, error)
         self._children.remove(child)
         for key in child.doubts:
             if key not in self.doubts:
                 self.doubts.append(key)
 
-    def child_name(self, name: str | None) -> str:
+    def _child_name(self, name: str | None) -> str:
         """Return a name that no other child of this run has: its own, or an ordinal."""
         base = name or f"child{self.scope.turn or ''}"
         n = self._child_names[base] = self._child_names.get(base, 0) + 1
@@ -386,50 +390,3 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.agent}>"
-
-
-class Child(Opened[Run]):
-    """A sub-agent's run, open inside its block."""
-
-    def __init__(
-        self,
-        parent: Run,
-        family: Family,
-        bridge: Bridge,
-        name: str | None,
-        budgets: Mapping[str, Any] | BudgetOptions | None,
-        allow: Sequence[str] | None,
-    ) -> None:
-        super().__init__(bridge)
-        self._parent = parent
-        self._family = family
-        self._asked = (name, budgets, allow)
-        self._run: Run | None = None
-        self._outer: Token[Caller | None] | None = None
-
-    async def open(self) -> Run:
-        """Open the child's run."""
-        name, budgets, allow = self._asked
-        parent = self._parent
-        run = self._family.open_child(parent, parent.child_name(name), budgets, allow)
-        parent.adopt(run)
-        self._run = run
-        return run
-
-    def entered(self, value: Run) -> None:
-        """Make the child's run the current one."""
-        self._outer = current_run.set(value)
-
-    def leaving(self) -> None:
-        """Make the parent's run the current one again."""
-        if self._outer is not None:
-            current_run.reset(self._outer)
-
-    async def close(self, error: BaseException | None) -> bool:
-        """Record the child's outcome. Its errors are the parent's to handle."""
-        run = self._run
-        if run is None:
-            return False
-        await self._family.close(run, error)
-        self._parent.disown(run)
-        return False
