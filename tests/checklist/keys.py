@@ -22,7 +22,7 @@ from interlock.config.opening import open_store
 from interlock.config.retention import ages
 from interlock.config.settings import load_settings
 from interlock.core.clock import ManualClock
-from interlock.core.errors import ConfigError
+from interlock.core.errors import AlreadyRunning, ConfigError
 from interlock.journal.store import NewRun, RunState
 
 MANY = 12
@@ -176,6 +176,42 @@ asyncio.run(gate.run(agent, "t", request_id="req_1"))
     await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], check=False, timeout=60)
     with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as db:
         return db.execute("select state from journal").fetchone()[0]
+
+
+async def dies_in_its_run(config, store):
+    program = f"""
+import asyncio, os, signal, interlock
+gate = interlock.Interlock({config!r}, store={store!r})
+async def agent(run, task):
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(gate.run(agent, "t", request_id="req_1"))
+"""
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], check=False, timeout=60)
+
+
+@probe("lease_ttl_s", (0.2, "taken over"), (600, "still thought alive"))
+async def lease_ttl(make, config, tmp_path):
+    store = f"sqlite:///{tmp_path}/l.db"
+    await dies_in_its_run(config, store)
+    gate = make(config, store=store)
+    try:
+        async with gate.open_run(
+            "t", agent_name="agent", request_id="req_1", wait_s=5 if config["lease_ttl_s"] < 1 else 0
+        ):
+            return "taken over"
+    except AlreadyRunning:
+        return "still thought alive"
+
+
+@probe("abandon_after", (1, "abandoned"), (2, "success"), lease_ttl_s=0.2)
+async def abandon_after(make, config, tmp_path):
+    store = f"sqlite:///{tmp_path}/a.db"
+    await dies_in_its_run(config, store)
+
+    async def agent(run, task):
+        return "worked"
+
+    return str((await make(config, store=store).run(agent, "t", request_id="req_1")).reason)
 
 
 @probe("prices_unknown", ("refuse", "cost_budget"), ("allow", "success"))
