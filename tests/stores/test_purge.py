@@ -17,6 +17,7 @@ from interlock.core.errors import ConfigError
 from interlock.journal.retention import Ages, Fate, Standing, fate
 from interlock.journal.store import ClaimState, RunState, Settlement
 from interlock.policy.approval import ApprovalRequest
+from interlock.stores import purge
 from interlock.stores.purge import SliceOptions, SqliteRetention
 from interlock.stores.sqlite import SqliteStore
 
@@ -47,7 +48,7 @@ def scene(store, clock):
 
 
 def slices_of(store, clock, **options):
-    return SqliteRetention(store._writer, store._reader, clock, SliceOptions(**options))
+    return SqliteRetention(store._writer, store._reader, clock, options=SliceOptions(**options))
 
 
 def rows(path, query, *params):
@@ -462,18 +463,36 @@ async def test_others_write_between_slices(scene, store, path, clock):
             await other.begin(new_run(f"new{n}", f"new{n}"))
             order.append("write")
 
-    async def purge():
+    async def forget():
         done = await slices_of(store, clock, rows=2).purge(AGES)
         order.append("purged")
         return done
 
     try:
-        done, _ = await asyncio.gather(purge(), write())
+        done, _ = await asyncio.gather(forget(), write())
         assert done.requests == 30
         assert order[:5].count("write") >= 4
         assert await other.run("new4") is not None
     finally:
         other.close()
+
+
+async def test_the_log_is_moved_between_slices_and_not_by_a_commit(scene, store, path, clock, monkeypatch):
+    for n in range(30):
+        await finished(scene, f"r{n}", f"q{n}", writes=0, reads=0)
+    clock.advance(90 * DAY)
+    opened = []
+    connect = purge.connect
+
+    def counted(path, **words):
+        opened.append(path)
+        return connect(path, **words)
+
+    monkeypatch.setattr(purge, "connect", counted)
+    retention = SqliteRetention(store._writer, store._reader, clock, str(path), SliceOptions(rows=2))
+    done = await retention.purge(AGES)
+    assert done.slices >= 30
+    assert len(opened) == done.slices // 8
 
 
 async def test_an_empty_store(store):

@@ -9,6 +9,8 @@ begun again with a part of its claims missing.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ import orjson
 
 from interlock.core.clock import Clock
 from interlock.journal.retention import Ages, Fate, Purged, Standing, fate
+from interlock.stores.database import connect
 from interlock.stores.reader import Reader
 from interlock.stores.writer import Writer
 
@@ -37,6 +40,8 @@ _COUNTERS = (
     "tokens",
 )
 _WINDOW = 200
+# Slices between two moves of the log: well before a commit would move it.
+_LOG_EVERY = 8
 
 _HAS_CONTENT = "(task is not null or output is not null or record is null or substr(record, 1, 14) <> :tombstone)"
 
@@ -80,9 +85,9 @@ class SliceOptions:
         hold_s: When it stops, whatever is left: well under what writers beside it may be made to wait.
     """
 
-    rows: int = 400
-    size_bytes: int = 1_000_000
-    hold_s: float = 0.006
+    rows: int = 200
+    size_bytes: int = 500_000
+    hold_s: float = 0.003
 
 
 class _Old(NamedTuple):
@@ -139,18 +144,24 @@ class _Slice:
 
 
 class SqliteRetention:
-    """Port `Retention`."""
+    """Port `Retention`.
+
+    Args:
+        path: Of the file, whose log is moved into it beside the writers; None for one in memory.
+    """
 
     def __init__(
         self,
         writer: Writer,
         reader: Reader,
         clock: Clock,
+        path: str | None = None,
         options: SliceOptions = SliceOptions(),
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._clock = clock
+        self._path = path
         self._options = options
 
     async def purge(self, ages: Ages, *, tenant_id: str | None = None, dry_run: bool = False) -> Purged:
@@ -179,7 +190,15 @@ class SqliteRetention:
         while at < len(old):
             finished, done = await self._writer.submit(_slice, old[at:], ages, now, done, self._options, self._clock)
             at += finished
+            if self._path is not None and done.slices % _LOG_EVERY == 0:
+                await asyncio.to_thread(_move_log, self._path)
         return done
+
+
+def _move_log(path: str) -> None:
+    """Move the log into the file, holding nobody up: else a commit that finds it long does, in its turn."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(path, patience_s=0.0)) as db:
+        db.execute("pragma wal_checkpoint(passive)").fetchall()
 
 
 def _bounds(db: sqlite3.Connection) -> tuple[int, int]:
