@@ -226,3 +226,30 @@ async def test_workers_that_keep_dying_over_nothing_abandon_the_run(pair, world)
     assert (await store.run(run_id)).state is RunState.ENDED
     old.cancel()
     assert world == []
+
+
+async def test_a_record_that_cannot_be_unsealed_ends_the_run_and_nothing_is_done_again(pair, world, monkeypatch):
+    first, second = pair
+    old = first.start()
+    await first.held.wait()
+    monkeypatch.setenv("INTERLOCK_KEY", "11" * 32)
+    second.late.ahead_s = 61.0
+    result = await second.start()
+    assert result.reason is StopReason.INTERNAL_ERROR
+    assert "INTERLOCK_KEY" in result.details["message"]
+    assert world == ["ask plan", "read 1", "post plan"]
+    first.wake()
+    assert (await old).reason is StopReason.INTERNAL_ERROR
+
+
+async def test_who_waits_while_the_store_goes_away_is_told(pair):
+    first, second = pair
+    old = first.start()
+    await first.held.wait()
+    waiting = second.start()
+    await asyncio.sleep(0.1)
+    second.gate.house().store._reader.close()
+    result = await waiting
+    assert result.reason is StopReason.STORE_UNAVAILABLE
+    first.go.set()
+    assert (await old).ok

@@ -102,7 +102,7 @@ class Secretary:
         claims = await self._journal.claims_of(row.root_run_id)
         return [claim for claim in claims if claim.run_id == row.root_run_id]
 
-    async def abandon(self, row: RunRow, why: str) -> RunResult:
+    async def give_up(self, row: RunRow, why: str, reason: StopReason = StopReason.ABANDONED) -> RunResult:
         """End a run of ours that cannot be gone on with, its doubts listed."""
         open_states = (ClaimState.IN_DOUBT, ClaimState.INTENT)
         doubts = [claim.key.hex() for claim in await self.claims(row) if claim.state in open_states]
@@ -111,7 +111,7 @@ class Secretary:
             details["doubts"] = doubts
         result = RunResult(
             row.run_id,
-            StopReason.ABANDONED,
+            reason,
             elapsed_s=row.used_s,
             tenant_id=row.tenant_id,
             request_id=row.request_id,

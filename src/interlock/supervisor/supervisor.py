@@ -14,7 +14,7 @@ from typing import Any
 from interlock.budget.meter import BudgetOptions
 from interlock.core.calls import Stop
 from interlock.core.canonical import NotCanonical
-from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError, LeaseLost
+from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError, LeaseLost, StoreUnavailable
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
@@ -195,16 +195,12 @@ class Supervisor:
             begun = await self._begin(new, request)
             if begun is None:
                 scope.request_time_ms = self._store.begin_soon(new)
+            elif not begun.fresh:
+                return await self._standing(begun.row, request, new, wait_s)
+        except (AlreadyRunning, LeaseLost):
+            raise
         except InterlockError as error:
-            return RunResult(
-                new.run_id,
-                error.reason,
-                tenant_id=request.tenant_id,
-                request_id=new.request_id,
-                details={"error": type(error).__name__, "message": str(error)},
-            )
-        if begun is not None and not begun.fresh:
-            return await self._standing(begun.row, request, new, wait_s)
+            return _failed(request, new.run_id, new.request_id, error)
         return await self._opened(scope, begun, History(), asked_s)
 
     async def _opened(self, scope: RunScope, begun: Begun | None, history: History, asked_s: float) -> Run | RunResult:
@@ -281,10 +277,13 @@ class Supervisor:
 
     async def _elsewhere(self, run: Run, request: RunRequest) -> Run | RunResult:
         """Return the outcome of a run that another worker has taken over; or the run, taken back when that one died."""
-        row = await self._store.run(run.run_id)
-        if row is None:
-            return _refused(request, f"run {run.run_id} is gone from the store", run.run_id)
-        return await self._standing(row, request, self._scopes.root(request)[1], None)
+        try:
+            row = await self._store.run(run.run_id)
+            if row is None:
+                return _refused(request, f"run {run.run_id} is gone from the store", run.run_id)
+            return await self._standing(row, request, self._scopes.root(request)[1], None)
+        except StoreUnavailable as error:
+            return _failed(request, run.run_id, run.request_id, error)
 
     async def _elsewhere_now(self, run: Run) -> RunResult:
         row = await self._store.run(run.run_id)
@@ -302,10 +301,13 @@ class Supervisor:
     async def enter(self, scope: RunScope, begun: Begun, asked_s: float) -> Run | RunResult:
         """Go on with a run that this worker has just taken, by replay; or give it up, where that cannot be."""
         row = begun.row
-        history = await self._history.history(row.run_id) if self._history.keeps else History()
+        try:
+            history = await self._history.history(row.run_id) if self._history.keeps else History()
+        except ConfigError as error:
+            return await self.secretary.give_up(row, str(error), StopReason.INTERNAL_ERROR)
         why = await self._unfit(row, history)
         if why is not None:
-            return await self.secretary.abandon(row, why)
+            return await self.secretary.give_up(row, why)
         if not history.complete:
             # It has written nothing: it may begin anew, without what it cannot be told again.
             self._history.forget_soon(row.run_id)
@@ -375,6 +377,11 @@ def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:
 def _finish(finished: asyncio.Future[None], _work: Any = None) -> None:
     if not finished.done():
         finished.set_result(None)
+
+
+def _failed(request: RunRequest, run_id: str, request_id: str, error: InterlockError) -> RunResult:
+    details = {"error": type(error).__name__, "message": str(error)}
+    return RunResult(run_id, error.reason, tenant_id=request.tenant_id, request_id=request_id, details=details)
 
 
 def _refused(request: RunRequest, message: str, run_id: str = "") -> RunResult:

@@ -131,7 +131,7 @@ class Worker:
         try:
             request = RunRequest.read(row.agent, row.tenant_id, row.request_id, row.task)
         except NotCanonical as error:
-            await self._secretary.abandon(row, str(error))
+            await self._secretary.give_up(row, str(error))
             return
         await self._supervisor.work(self._agents[row.agent], row, request, asked_s)
 
