@@ -72,36 +72,47 @@ class Outcomes:
     Most runs have few calls: those lie in two buffers, a quarter of what a dict and its integers take.
     """
 
-    __slots__ = ("_keys", "_table", "_values")
+    __slots__ = ("_keys", "_values", "table")
 
     def __init__(self) -> None:
         self._keys = bytearray()
         self._values = array("Q")
-        self._table: dict[int, int] | None = None
+        self.table: dict[int, int] | None = None
 
     def get(self, key: int) -> int | None:
         """Return what was set for `key`, or None."""
-        if self._table is not None:
-            return self._table.get(key)
+        if self.table is not None:
+            return self.table.get(key)
         at = self._place(key.to_bytes(8, "little"))
         return None if at < 0 else self._values[at]
 
-    def set(self, key: int, packed: int) -> None:
-        """Remember `packed` for `key`, both of at most 60 bits."""
-        if self._table is not None:
-            self._table[key] = packed
-            return
+    def add(self, key: int, packed: int) -> int | None:
+        """Return what was set for `key`; or set `packed` (each of at most 60 bits) if nothing was, and return None."""
+        if self.table is not None:
+            before = self.table.get(key)
+            if before is None:
+                self.table[key] = packed
+            return before
         name = key.to_bytes(8, "little")
-        at = self._place(name)
-        if at >= 0:
-            self._values[at] = packed
-            return
-        self._keys += name
-        self._values.append(packed)
-        if len(self._values) > FEW_CALLS:
-            keys = (int.from_bytes(self._keys[at : at + 8], "little") for at in range(0, len(self._keys), 8))
-            self._table = dict(zip(keys, self._values, strict=True))
+        keys, values = self._keys, self._values
+        if name in keys and (at := self._place(name)) >= 0:
+            return values[at]
+        keys += name
+        values.append(packed)
+        if len(values) > FEW_CALLS:
+            each = (int.from_bytes(keys[at : at + 8], "little") for at in range(0, len(keys), 8))
+            self.table = dict(zip(each, values, strict=True))
             self._keys, self._values = bytearray(), array("Q")
+        return None
+
+    def set(self, key: int, packed: int) -> None:
+        """Remember `packed` for `key`."""
+        if self.add(key, packed) is None:
+            return
+        if self.table is not None:
+            self.table[key] = packed
+        else:
+            self._values[self._place(key.to_bytes(8, "little"))] = packed
 
     def _place(self, name: bytes) -> int:
         at = self._keys.find(name)
@@ -113,7 +124,7 @@ class Outcomes:
         return self.get(key) is not None
 
     def __len__(self) -> int:
-        return len(self._values) if self._table is None else len(self._table)
+        return len(self._values) if self.table is None else len(self.table)
 
 
 class LoopDetector:
@@ -193,15 +204,17 @@ class LoopDetector:
             del self._cycle[: -2 * LONGEST_CYCLE]
         packed = (output & _OUTPUT_MASK) << _BATCH_BITS | batch & _BATCH_MASK
         seen = self._seen
-        before = seen.get(key)
-        if before is None and self._older is not None:
+        before = seen.add(key, packed)
+        added = before is None
+        if added and self._older is not None:
             before = self._older.get(key)
         if before is None or before >> _BATCH_BITS != packed >> _BATCH_BITS:
-            seen.set(key, packed)
+            if not added:
+                seen.set(key, packed)
             self._unchanged = 0
             if before is not None:
                 self._repeats.pop(key, None)
-            elif len(seen) > REMEMBERED_CALLS:
+            elif seen.table is not None and len(seen.table) > REMEMBERED_CALLS:
                 self._repeats = {key: repeat for key, repeat in self._repeats.items() if key in seen}
                 self._older, self._seen = seen, Outcomes()
         else:
@@ -209,7 +222,8 @@ class LoopDetector:
                 return
             self._unchanged += 1
             if counts:
-                seen.set(key, packed)
+                if not added:
+                    seen.set(key, packed)
                 self._count(key, step, answer)
 
     def _count(self, key: int, step: int, answer: Answer | None) -> None:
@@ -288,7 +302,7 @@ class LoopGuard:
 
         async def loops(call: Call[L]) -> Answer:
             detector = call.run.loops
-            key = key_of(name, call.digest)
+            key = hash((name, call.digest)) & _KEY_MASK  # `key_of`, without a call of its own
             write = call.writes
             verdict = detector.propose(key, call.batch, write=write, allowed=write and allowed)
             if verdict is not None:
