@@ -23,7 +23,7 @@ class Remote:
         self.effects = []
         self.by_key = {}
         self.lost = self.refused = 0.0
-        self.under_way = 0
+        self.under_way = self.received = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -33,6 +33,7 @@ class Remote:
     async def count(self, ask):
         """Answer a write; until then this remote is not idle."""
         self.under_way += 1
+        self.received += 1
         self.idle.clear()
         try:
             return await self.answer(ask)
@@ -60,6 +61,10 @@ class Remote:
     async def do_faults(self, lost, refused):
         self.lost, self.refused = lost, refused
         return {"ok": True}
+
+    async def do_received(self):
+        """Return how many writes have been asked for."""
+        return {"ok": self.received}
 
     async def do_effects(self):
         """Return what happened, once nothing that was received is under way any more."""

@@ -7,6 +7,7 @@ worker is a process of its own that begins within milliseconds, and its death is
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ LEASE_TTL_S = 0.3
 SETTLE_S = 0.8  # longer than the remote takes, by far
 CONFIG = {
     "lease_ttl_s": LEASE_TTL_S,
+    "abandon_after": 1000,  # here workers die faster than they can begin, and it is not the runs that kill them
     "agent": {"budgets": {"max_usd": None}},
     "tools": {
         "timeouts_s": {"default": 5},
@@ -200,4 +202,6 @@ if __name__ == "__main__":
     warm = make_gate({"store": "sqlite:///:memory:", "socket": ""})
     warm.house()
     warm.close()
+    importlib.import_module("interlock.stores.postgres")
+    importlib.import_module("asyncpg")
     nursery()

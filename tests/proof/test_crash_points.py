@@ -48,10 +48,10 @@ def seen(ground):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory):
+def history(new_store):
     """Forty workers have died, one each; a second one resumes all; a person settles; a third one goes on."""
     with contextlib.ExitStack() as stack:
-        ground = Ground(stack, f"sqlite:///{tmp_path_factory.mktemp('proof')}/interlock.db", 1)
+        ground = Ground(stack, new_store(), 1)
         requests = {case: ("-".join(case), {"ref": "-".join(case), "tool": case[0]}) for case in CASES}
         dying = [ground.fork([requests[case]], die=[case[1], case[0]], agent="one_write") for case in CASES]
         for worker in dying:
@@ -59,8 +59,7 @@ def history(tmp_path_factory):
         dead = seen(ground)
         ground.bury(ground.fork(list(requests.values()), agent="one_write"))
         resumed = seen(ground)
-        for doubt in ground.doubts():
-            ground.settle(doubt)
+        ground.settle(ground.doubts())
         ground.bury(ground.fork(list(requests.values()), agent="one_write"))
         settled = seen(ground)
         assert ground.complaints() == ""

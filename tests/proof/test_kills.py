@@ -15,7 +15,7 @@ from proof_driver import COUNTED, SCALE, Figures, Ground, count, kill_loop, paus
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="counts on pidfd")]
 
 SEED = int(os.environ.get("INTERLOCK_PROOF_SEED", "1"))
-KILLS, PAUSES = 30, 3
+KILLS, PAUSES = 30, 2
 SEEDS = range(SEED, SEED + SCALE)
 
 
@@ -39,14 +39,13 @@ def count_up(store_url, seed, loop, *args):
     assert figures.duplicates_tell == 0
     assert figures.doubts_left == 0
     assert figures.runs_not_ended == 0
-    # A run whose workers all died before they had recorded anything new may be given up: by name, like any end.
-    assert figures.reasons.keys() <= {"success", "abandoned"}
+    assert figures.reasons == {"success": figures.runs}
     return figures
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_kill_makes_a_second_effect_or_loses_one(store_url, seed):
-    figures = count_up(store_url, seed, kill_loop, KILLS, 64, 0.6)
+    figures = count_up(store_url, seed, kill_loop, KILLS, 64, 80)
     assert figures.kills == KILLS
     assert figures.doubts_seen > 0
     # Kept at 0 by settle_s, which is longer than the remote takes: the one promise here that rests on a time.
@@ -55,7 +54,7 @@ def test_no_kill_makes_a_second_effect_or_loses_one(store_url, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_sends_nothing_twice(store_url, seed):
-    figures = count_up(store_url, seed, pause_loop, PAUSES, 64, 0.4)
+    figures = count_up(store_url, seed, pause_loop, PAUSES, 32, 40)
     # For `lookup` the figure is counted, and not promised: between the last look at the lease and the send a
     # process can be stopped for any time.
     assert figures.pauses == PAUSES
