@@ -152,6 +152,7 @@ def test_the_kernel_is_asked_as_stat_asks_it(here):
 @pytest.mark.parametrize("suffix", ["-lock", "-queue"])
 def test_a_stopped_process_whose_turn_it_is(found, store, suffix):
     with holder(HOLD, f"{store}{suffix}") as process:
+        assert list(machine.stopped_holders(store)) == []  # whoever runs will let it go
         stop(process)
         code, findings = found()
         assert (code, findings["writer"][0]) == (1, "error")

@@ -400,14 +400,25 @@ async def test_a_slice_ends_when_its_time_is_over(scene, store, clock):
     assert (await slices_of(store, ticking).purge(AGES)).slices == 4
 
 
-async def test_a_request_goes_in_one_transaction_with_its_claims_although_the_slice_was_begun(scene, store, clock):
+async def test_a_request_goes_in_one_transaction_with_its_claims_although_the_slice_was_begun(
+    scene, store, path, clock
+):
     await finished(scene, "r1", "q1", writes=3, reads=0)
     await finished(scene, "r2", "q2", writes=3, reads=0)
     clock.advance(90 * DAY)
-    for retention in (slices_of(store, clock, rows=100),):
-        assert (await retention.purge(CONTENT_ONLY)).content == 2
+    assert (await slices_of(store, clock).purge(CONTENT_ONLY)).content == 2
+    submit = store._writer.submit
+    left = []
+
+    async def watched(work, *args):
+        result = await submit(work, *args)
+        left.append((counts(path)["requests"], counts(path)["journal"]))
+        return result
+
+    store._writer.submit = watched
     done = await slices_of(store, clock, rows=8).purge(AGES)
     assert (done.requests, done.claims, done.slices) == (2, 6, 2)
+    assert left == [(1, 3), (0, 0)]
 
 
 async def test_more_claims_than_a_slice_takes_the_request_goes_first(scene, store, path, clock):

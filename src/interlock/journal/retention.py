@@ -93,7 +93,7 @@ def fate(standing: Standing, ages: Ages, now_s: float) -> Fate:
         return Fate.UNFINISHED
     if standing.doubt:
         return Fate.DOUBT
-    if ages.keys_s is not None and age_s >= max(ages.keys_s, ages.horizon_s):
+    if ages.keys_s is not None and age_s >= ages.keys_s:
         return Fate.REMOVE
     return Fate.DROP_CONTENT if standing.content else Fate.TOMBSTONE
 
