@@ -35,7 +35,7 @@ PATIENCE_S = 120.0
 LOST, REFUSED = 0.04, 0.02
 MOST_ROUNDS = 60
 LONGEST_LIFE_S = 10.0
-FRESH = 4
+FRESH = 8
 # Doubts of each round that are closed on the command line; the others, by what it calls.
 TYPED = 3
 
@@ -102,10 +102,10 @@ class Ground:
         self.bury(worker)
         return alive
 
-    def let_live(self, worker, chance, most_writes):
+    def let_live(self, worker, chance, most_writes, longest_s=LONGEST_LIFE_S):
         """Wait until a worker has sent some writes, and a moment more: a slow machine is no reason to die young."""
         enough = self.ask(do="received") + chance.randint(0, most_writes)
-        until = time.monotonic() + LONGEST_LIFE_S
+        until = time.monotonic() + longest_s
         while time.monotonic() < until and self.ask(do="received") < enough:
             if self.ended_within(worker, 0.005):
                 return
@@ -299,7 +299,8 @@ def pause_loop(ground, figures, pauses, at_once, most_writes):
         figures.workers += 2
         # The other one has to wait for the leases; then both are at it.
         ground.ended_within(other, LEASE_TTL_S)
-        ground.let_live(other, chance, most_writes)
+        # It may be stopped with the lock of the file in its hand: then the other one writes nothing before it goes on.
+        ground.let_live(other, chance, most_writes, longest_s=1.0)
         ground.send(stopped, signal.SIGCONT)
         ground.bury(stopped)
         ground.bury(other)
