@@ -41,6 +41,7 @@ def pg_schema(pg_server):
     """The URL of a store whose schema all tests share, one after the other."""
     url = pg_server.new_url()
     pg_server.make(url)
+    pg_server.empty(url)
     return url
 
 

@@ -132,13 +132,27 @@ class Server:
     def empty(self, url):
         """Leave nothing in a store but its schema, as if it were new: a tenth of what a new one costs."""
         schema = parse_address(url).schema
-        tables = (
-            "calls turns results journal runs requests writers switches switch_events approvals tenant_spend tenant_runs"
-        ).split()
+        tables = [
+            "calls",
+            "turns",
+            "results",
+            "attempts",
+            "journal",
+            "runs",
+            "requests",
+            "writers",
+            "switches",
+            "switch_events",
+            "approvals",
+            "tenant_spend",
+            "tenant_runs",
+        ]
         clock = (
             f"drop table if exists {schema}.test_clock; create or replace function {schema}.now_s() "
             "returns double precision language sql stable parallel safe "
-            "as $$ select extract(epoch from statement_timestamp())::double precision $$"
+            "as $$ select extract(epoch from statement_timestamp())::double precision $$; "
+            f"create or replace function {schema}.up_since_s() returns double precision language sql stable parallel safe "
+            "as $$ select 0::double precision $$"
         )
         self.execute(";".join([*(f"delete from {schema}.{table}" for table in tables), clock]))
 
@@ -160,10 +174,12 @@ class DatabaseClock(ManualClock):
         """From now on the store in that schema goes by this clock."""
         self._server, self._schema = server, schema
         server.execute(
-            f"create table {schema}.test_clock (now_s double precision); "
+            f"drop table if exists {schema}.test_clock; create table {schema}.test_clock (now_s double precision); "
             f"insert into {schema}.test_clock values (0); "
             f"create or replace function {schema}.now_s() returns double precision language sql stable "
-            f"as 'select now_s from {schema}.test_clock'"
+            f"as 'select now_s from {schema}.test_clock'; "
+            f"create or replace function {schema}.up_since_s() returns double precision language sql stable "
+            f"as 'select 0::double precision'"
         )
         self._tell()
 

@@ -1,4 +1,4 @@
-"""Leases and the queue on a SQLite file: several stores on it stand for several processes."""
+"""Leases and the queue: several stores on one file or database stand for several processes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import time
 import pytest
 from scenes import DONE, Scene, new_run
 
-from interlock.core.clock import SYSTEM, ManualClock
+from interlock.core.clock import SYSTEM
 from interlock.journal.store import ClaimState, Fenced, RunState, Settlement
+from interlock.stores.pg_address import parse_address
+from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
 
 TTL_S = 5.0
 
 
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def make(path, clock):
+@pytest.fixture(params=["file", "postgres"])
+def make(request, path, clock):
     with contextlib.ExitStack() as opened:
+        if request.param == "postgres":
+            url = request.getfixturevalue("pg_url")
 
         def make(**words):
-            store = SqliteStore(path, **{"clock": clock, "replay": "plaintext", "environ": {}, **words})
+            words = {"clock": clock, "replay": "plaintext", "environ": {}, **words}
+            if request.param == "postgres":
+                if words["clock"] is clock:
+                    clock.govern(request.getfixturevalue("pg_server"), parse_address(url).schema)
+                store = PostgresStore(url, **words)
+            else:
+                store = SqliteStore(path, **words)
             opened.callback(store.close)
             return store
 

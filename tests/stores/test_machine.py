@@ -212,7 +212,7 @@ class OnPostgres(Claims):
 
     def open_store(self):
         self.clock.govern(self.server, parse_address(self.url).schema)
-        return PostgresStore(self.url, clock=self.clock, replay="plaintext", environ={})
+        return PostgresStore(self.url, clock=self.clock, replay="plaintext", lease_ttl_s=1e9, environ={})
 
     def teardown(self):
         super().teardown()

@@ -51,6 +51,8 @@ async def both(open_store, clock):
     for tenant in ("acme", "globex"):
         scene = scenes[tenant] = Scene(worker, clock)
         await scene.begin(f"run-{tenant}", "q", tenant_id=tenant)
+        await scene.end(RunState.PARKED, "approval_pending")
+        await scene.begin("again", "q", tenant_id=tenant, resume=True)
         await scene.claim(f"open-{tenant}")
         await scene.settle(DOUBT, f"open-{tenant}")
         request = ApprovalRequest(
@@ -58,8 +60,8 @@ async def both(open_store, clock):
         )
         await worker.approvals.request(request)
         worker.trace_soon(f"run-{tenant}", [{"seq": 1}])
-        worker.history.turn_soon(f"run-{tenant}", 1, TurnRecord("", 1, b"1"))
-        worker.history.call_soon(f"run-{tenant}", 1, CallRecord("", 1, "t", b"d", 1, 1, "success"))
+        worker.history.turn_soon(f"run-{tenant}", 2, TurnRecord("", 1, b"1"))
+        worker.history.call_soon(f"run-{tenant}", 2, CallRecord("", 1, "t", b"d", 1, 1, "success"))
         await worker.tenants.reserve(tenant, "2026-11-22", 1.0, 5.0)
         await worker.tenants.enter(tenant, f"run-{tenant}", 5)
     await worker.flush()
@@ -108,10 +110,10 @@ async def test_no_table_with_a_tenant_in_it_is_readable_without_naming_one(pg_se
             pg_server.execute("reset interlock.tenant")
 
 
-async def test_nobody_changes_another_s_rows(both):
-    acme, globex, mine, _ = both
+async def test_nobody_changes_another_s_rows(pg_server, pg_url, both):
+    _acme, globex, mine, _ = both
     assert not await mine.settle(globex.key("open-globex"), DONE)
-    assert not await mine.end("run-globex", 1, RunState.ENDED, "killed", {}, None)
+    assert not await mine.end("run-globex", 2, RunState.ENDED, "killed", {}, None)
     theirs = (await globex.store.approvals.list(tenant_id="globex"))[0]
     assert await mine.approvals.decide(theirs.id, True, "mallory") is None
     mine.trace_soon("run-globex", [{"seq": 1, "status": "forged"}])
@@ -121,6 +123,14 @@ async def test_nobody_changes_another_s_rows(both):
     assert len((await globex.store.history.history("run-globex")).turns) == 1
     assert (await globex.store.approvals.get(globex.key("globex"), "v1")).state is ApprovalState.PENDING
     assert (await globex.store.run("run-globex")).state is RunState.RUNNING
+    assert await mine.leases.attempts_of("run-globex") == []
+    assert not await mine.leases.requeue("run-globex")
+    assert not await mine.leases.hand_back("run-globex", 2, 0.0)
+    pg_server.execute(f"update {parse_address(pg_url).schema}.runs set lease_until_s = 1")
+    assert (await mine.leases.take(["support"], None, {})).run_id == "run-acme"
+    assert await mine.leases.take(["support"], None, {}) is None
+    assert await mine.leases.reap(0.0, []) == []
+    assert (await globex.store.run("run-globex")).fence == 2
 
 
 async def test_nobody_begins_or_claims_in_another_s_name_and_the_rest_goes_on(both):
@@ -143,7 +153,7 @@ async def test_nobody_begins_or_claims_in_another_s_name_and_the_rest_goes_on(bo
 
 
 async def test_a_tenant_switches_itself_off_and_nobody_else(both):
-    acme, globex, mine, theirs = both
+    acme, _globex, mine, theirs = both
     await mine.switches.set("tenant", "acme", "kill", reason="fire", actor="ada")
     for scope, subject in (
         ("global", ""),

@@ -2,7 +2,8 @@
 
 The fence, the switches and the approval are checked in the statement that commits the intents. A claim that
 fails a check drops out of its group and the others commit; only for those that dropped out do we ask why.
-The rows of runs are locked (`for share`): a take-over waits for intents under way, and these for it.
+The rows of runs are locked (`for key share`): a take-over, which locks them `for update`, waits for intents under
+way, and these for it; a renewal of leases does not.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _ASKED = """asked as materialized (select * from unnest($4::bytea[], $5::text[],
 # Found one by one through the key of runs: the planner, which takes ten for the length of any list, must have no
 # choice that is dear for five hundred. The state is looked at after the lock.
 _OWNED = """owned as materialized (select a.*, r.tenant_id as owner_tenant_id, r.state as run_state
-  from asked a join {s}.runs r on r.run_id = a.run_id and r.fence = a.fence for share of r)"""
+  from asked a join {s}.runs r on r.run_id = a.run_id and r.fence = a.fence for key share of r)"""
 
 # Read once, not once a claim: mostly there is none.
 _HELD = "held as materialized (select * from {s}.switches)"
@@ -123,14 +124,15 @@ from clock, asked a left join {{s}}.journal j on j.key = a.key order by a.n"""
 
 _SETTLE = f"""
 with {MINE}, asked as materialized (select * from unnest($3::bytea[], $4::text[], $5::bytea[], $6::bool[], $7::text[],
-  $8::text[], $9::float8[], $10::text[], $11::bigint[]) with ordinality
-  as a (key, state, result, verified, settled_by, settle_reason, at, evidence, op, n)),
+  $8::text[], $9::float8[], $10::text[], $11::bigint[], $12::bigint[]) with ordinality
+  as a (key, state, result, verified, settled_by, settle_reason, at, evidence, fence, op, n)),
 settled as (update {{s}}.journal j set state = a.state, result = a.result, verified = a.verified,
     settled_by = a.settled_by, settle_reason = a.settle_reason, last_op = a.op,
     settled_at = case when a.state <> 'in_doubt' then coalesce(a.at, clock.now) end,
     evidence = case when j.evidence = '' or a.evidence = '' then j.evidence || a.evidence
       else j.evidence || chr(10) || a.evidence end
   from mine, clock, asked a where j.key = a.key and j.state in ('intent', 'in_doubt') and j.last_op <> a.op
+    and (a.fence is null or a.state <> 'failed_clean' or j.fence = a.fence)
   returning j.key)
 select (select count(*) from mine), array(select a.n from asked a where a.key not in (select key from settled)
   and not exists (select 1 from {{s}}.journal j where j.key = a.key and j.last_op = a.op))"""
@@ -178,6 +180,7 @@ def settle_of(key: bytes, settlement: Settlement, op: int, at: float | None, sea
         write_text(settlement.reason),
         at,
         evidence,
+        settlement.fence,
         op,
     )
     return settle_work(row, key, len(evidence) + (0 if result is None else len(result)))
@@ -185,13 +188,23 @@ def settle_of(key: bytes, settlement: Settlement, op: int, at: float | None, sea
 
 def read_claim(record: Any, seal: Seal) -> Claim:
     """Return a row of `CLAIM_COLUMNS` as a value; a result that cannot be opened is kept, but None."""
-    row = tuple(map(read_text, record))
+    row: Any = tuple(map(read_text, record))
     try:
         result = seal.open(row[17], row[0])
     except Unreadable:
         result = None
     return Claim(
-        *row[:11],
+        key=row[0],
+        tenant_id=row[1],
+        request_id=row[2],
+        run_id=row[3],
+        path=row[4],
+        agent=row[5],
+        tool=row[6],
+        args_digest=row[7],
+        occurrence=row[8],
+        on_unknown=row[9],
+        sent_key=row[10],
         state=ClaimState(row[_STATE]),
         fence=row[12],
         sends=row[13],

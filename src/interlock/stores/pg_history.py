@@ -18,7 +18,7 @@ _TURNS = f"""
 with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::int[], $7::text[], $8::float8[],
   $9::bigint[], $10::bytea[]) as a (run_id, fence, path, turn, model, usd, tokens, reply)),
 owned as materialized (select a.*, r.tenant_id from asked a join {{s}}.runs r
-  on r.run_id = a.run_id and r.fence = a.fence for share of r),
+  on r.run_id = a.run_id and r.fence = a.fence for key share of r),
 kept as (insert into {{s}}.turns (tenant_id, run_id, path, turn, model, usd, tokens, reply)
   select tenant_id, run_id, path, turn, model, usd, tokens, reply from mine, owned
   on conflict (run_id, path, turn) do update set model = excluded.model, usd = excluded.usd,
@@ -30,7 +30,7 @@ with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::text[]
   $9::int[], $10::int[], $11::text[], $12::bool[], $13::bytea[], $14::bytea[])
   as a (run_id, fence, path, turn, tool, args_digest, nth, seq, status, writes, value, error)),
 owned as materialized (select a.*, r.tenant_id from asked a join {{s}}.runs r
-  on r.run_id = a.run_id and r.fence = a.fence for share of r),
+  on r.run_id = a.run_id and r.fence = a.fence for key share of r),
 kept as (insert into {{s}}.results (tenant_id, run_id, path, turn, tool, args_digest, nth, seq, status, writes, value,
     error)
   select tenant_id, run_id, path, turn, tool, args_digest, nth, seq, status, writes, value, error from mine, owned

@@ -9,23 +9,21 @@ import orjson
 
 from interlock.journal.store import NewRun, RunRow, RunState
 from interlock.stores.pg_claims import MINE
+from interlock.stores.pg_takeover import RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import Work, begin_work, end_work, trace_work
 from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["RUN_COLUMNS", "RunStatements", "begin_of", "end_of", "read_run", "trace_of"]
-
-RUN_COLUMNS = """r.run_id, r.tenant_id, r.request_id, r.agent, r.state, r.reason, r.payload_hash, r.fence, r.attempts,
-  r.request_time_ms, r.root_run_id, r.path, r.started_at, r.ended_at, r.record, r.output"""
+__all__ = ["RunStatements", "begin_of", "end_of", "read_run", "task_place", "trace_of"]
 
 _ASKED = """asked as materialized (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
   $8::text[], $9::text[], $10::bytea[], $11::float8[], $12::bigint[]) with ordinality
   as a (run_id, tenant_id, request_id, agent, payload_hash, root_run_id, path, task, at, op, n))"""
 
 _INSERT = """insert into {s}.runs as r (run_id, tenant_id, request_id, root_run_id, path, agent, request_time_ms,
-    payload_hash, state, fence, attempts, owner, started_at, last_op, task)
+    payload_hash, state, fence, attempts, owner, lease_until_s, attempted_at, started_at, last_op, task)
   select a.run_id, a.tenant_id, a.request_id, a.root_run_id, a.path, a.agent, f.request_time_ms, a.payload_hash,
-    'running', 1, 1, $1, coalesce(a.at, clock.now), a.op, a.task"""
+    'running', 1, 1, $13, clock.now + $14, clock.now, coalesce(a.at, clock.now), a.op, a.task"""
 
 # A child's effect keys begin with the time of its root's request.
 _BEGIN = f"""
@@ -51,16 +49,12 @@ f as (update {{s}}.requests q set run_id = a.run_id from mine, asked a
   where (q.tenant_id, q.request_id, q.path) = (a.tenant_id, a.request_id, a.path) returning q.request_time_ms)
 {_INSERT} from clock, asked a, f returning {RUN_COLUMNS}"""
 
-_REOPEN = f"""
-update {{s}}.runs r set state = 'running', reason = null, ended_at = null, fence = fence + 1, attempts = attempts + 1,
-  owner = $3, last_op = $4 where run_id = $1 and tenant_id = $2 returning {RUN_COLUMNS}"""
-
 _END = f"""
 with {MINE}, asked as materialized (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::text[],
   $7::float8[], $8::text[], $9::bytea[], $10::bigint[]) with ordinality
   as a (run_id, fence, state, reason, at, record, output, op, n)),
 ended as (update {{s}}.runs r set state = a.state, reason = a.reason, ended_at = coalesce(a.at, clock.now),
-    record = a.record::json, output = a.output, owner = null, lease_until_s = null, last_op = a.op
+    record = a.record::json, output = a.output, lease_until_s = null, last_op = a.op
   from mine, clock, asked a where r.run_id = a.run_id and r.fence = a.fence and r.state = 'running'
   returning r.run_id)
 select (select count(*) from mine), array(select a.n from asked a where a.run_id not in (select run_id from ended)
@@ -74,9 +68,14 @@ kept as (insert into {{s}}.calls (tenant_id, run_id, seq, entry)
 select count(*) from mine"""
 
 
+def task_place(run_id: str) -> bytes:
+    """Return what the seal of a task is bound to."""
+    return run_id.encode() + b"/task"
+
+
 def begin_of(run: NewRun, op: int, seal: Seal, *, at: float | None, retry: bool = False, resume: bool = False) -> Work:
     """Return the work that begins the run; `at` is when, where that is not now, and nobody waits for it."""
-    task = seal.close(run.task, run.run_id.encode() + b"/task")
+    task = seal.close(run.task, task_place(run.run_id))
     row = (
         write_text(run.run_id),
         write_text(run.tenant_id),
@@ -121,15 +120,18 @@ def trace_of(run_id: str, rows: Sequence[Mapping[str, Any]]) -> Work:
     return trace_work(entries, run_id, sum(len(entry) for _, _, entry in entries))
 
 
-def read_run(record: Any, seal: Seal) -> RunRow:
+def read_run(record: Any, seal: Seal, task: bytes | None = None) -> RunRow:
     """Return a row of `RUN_COLUMNS` as a value; an output that cannot be opened is kept, but None."""
-    row = tuple(map(read_text, record))
+    row: Any = tuple(map(read_text, record))
     try:
         output = seal.open(row[15], row[0].encode())
     except Unreadable:
         output = None
     return RunRow(
-        *row[:4],
+        run_id=row[0],
+        tenant_id=row[1],
+        request_id=row[2],
+        agent=row[3],
         state=RunState(row[4]),
         reason=row[5],
         payload_hash=row[6],
@@ -143,21 +145,27 @@ def read_run(record: Any, seal: Seal) -> RunRow:
         record=None if row[14] is None else orjson.loads(row[14]),
         output=output,
         output_kept=row[15] is not None,
+        lease_left_s=row[16],
+        barren=row[17],
+        used_s=row[18],
+        task=task,
     )
 
 
 class RunStatements:
     """The runs' statements for one schema; each runs for a group of works and sets their outcomes."""
 
-    def __init__(self, schema: str) -> None:
-        self._begin, self._standing, self._close, self._replace, self._reopen, self._end, self._trace = (
-            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _CLOSE, _REPLACE, _REOPEN, _END, _TRACE)
+    def __init__(self, schema: str, holder: Holder) -> None:
+        self._holder = (holder.owner, holder.ttl_s)
+        self._takeover = TakeOver(schema, holder)
+        self._begin, self._standing, self._close, self._replace, self._end, self._trace = (
+            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _CLOSE, _REPLACE, _END, _TRACE)
         )
 
     async def begin(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Make the rows of new requests, and look at the others one by one; outcome: (fresh, the run's row)."""
         columns = zip(*(work.row[:-2] for work in works), strict=True)
-        rows = await db.fetch(self._begin, *writer, *columns)
+        rows = await db.fetch(self._begin, *writer, *columns, *self._holder)
         if not rows[0][0]:
             return False
         for work, (_, _, *row) in zip(works, rows, strict=True):
@@ -175,10 +183,12 @@ class RunStatements:
         child = path != "" and name != run_id
         if name is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
             await db.execute(self._close, name, tenant_id)
-            made = await db.fetchrow(self._replace, *writer, *([value] for value in row[:-2]))
-            return True, list(made)
-        if resume and state in {RunState.PARKED, RunState.QUEUED}:
-            return True, list(await db.fetchrow(self._reopen, name, tenant_id, writer[0], op))
+            columns = ([value] for value in row[:-2])
+            return True, list(await db.fetchrow(self._replace, *writer, *columns, *self._holder))
+        if resume and state != RunState.ENDED:
+            taken = await self._takeover.take(db, name, op, parked=True)
+            if taken is not None:
+                return True, taken
         return False, standing
 
     async def end(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:

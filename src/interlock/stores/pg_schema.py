@@ -23,7 +23,19 @@ SCHEMA_VERSION = len(_MIGRATIONS)
 _OLDEST_SERVER = 14
 _SECRET_BYTES = 32
 _TABLES = frozenset(
-    {"meta", "writers", "requests", "runs", "journal", "turns", "results", "calls", "switches", "switch_events"}
+    {
+        "meta",
+        "writers",
+        "requests",
+        "runs",
+        "attempts",
+        "journal",
+        "turns",
+        "results",
+        "calls",
+        "switches",
+        "switch_events",
+    }
     | {"approvals", "tenant_spend", "tenant_runs"}
 )
 
@@ -59,6 +71,7 @@ async def open_schema(db: Any, address: Address) -> Opened:
 
 
 def check_server(db: Any, address: Address) -> None:
+    """Raise `ConfigError` if the server is too old, or its database not in UTF8."""
     version = db.get_server_version().major
     if version < _OLDEST_SERVER:
         raise ConfigError(

@@ -24,6 +24,7 @@ from interlock.stores.pg_connections import connect, hang_up, transaction
 from interlock.stores.pg_errors import Fault, fault_of, translate
 from interlock.stores.pg_history import HistoryStatements
 from interlock.stores.pg_runs import RunStatements
+from interlock.stores.pg_takeover import Holder
 from interlock.stores.pg_thread import LoopThread, answer_all
 from interlock.stores.pg_work import Kind, Work, place
 from interlock.stores.writer import CLOSED, FORKED, WriterOptions
@@ -66,9 +67,12 @@ class PgWriter:
     Args:
         thread: Where the connection lives.
         me: Name of this writer, like no other's. sender: of this process, for those who look for open intents.
+        holder: Who holds the leases of the runs that are begun.
     """
 
-    def __init__(self, thread: LoopThread, address: Address, me: str, sender: str, options: WriterOptions) -> None:
+    def __init__(
+        self, thread: LoopThread, address: Address, me: str, sender: str, holder: Holder, options: WriterOptions
+    ) -> None:
         self.lost = 0
         self.batches = 0
         self._thread = thread
@@ -77,7 +81,7 @@ class PgWriter:
         self._sender = sender
         self._options = options
         self._claims = ClaimStatements(address.schema)
-        self._runs = RunStatements(address.schema)
+        self._runs = RunStatements(address.schema, holder)
         self._history = HistoryStatements(address.schema)
         self._raise_epoch = _RAISE_EPOCH.replace("{s}", address.schema)
         self._withdraw_told = _WITHDRAW.replace("{s}", address.schema)

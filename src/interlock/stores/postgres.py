@@ -20,17 +20,19 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
-from interlock.stores.owner import this_process
+from interlock.stores.owner import is_alive, this_process
 from interlock.stores.pg_address import Address, parse_address
 from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, resend_of, settle_of
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
+from interlock.stores.pg_leases import PgHeartbeat, PgLeases
 from interlock.stores.pg_owner import is_gone
 from interlock.stores.pg_reader import PgReader
 from interlock.stores.pg_replay import PgHistory
-from interlock.stores.pg_runs import RUN_COLUMNS, begin_of, end_of, read_run, trace_of
+from interlock.stores.pg_runs import begin_of, end_of, read_run, trace_of
 from interlock.stores.pg_schema import Opened, open_schema
+from interlock.stores.pg_takeover import RUN_COLUMNS, Holder
 from interlock.stores.pg_tenants import PgTenants
 from interlock.stores.pg_text import write_text
 from interlock.stores.pg_thread import LoopThread
@@ -60,9 +62,12 @@ def _at_exit() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
 
-_DOUBTS = f"""select {CLAIM_COLUMNS} from {{s}}.journal j where j.open and (j.state = 'in_doubt' or (
-  j.sender = any($2::text[]) or not exists (select 1 from {{s}}.runs r where r.run_id = j.run_id
-    and r.state = 'running'))) and ($1::text is null or j.tenant_id = $1) order by j.key"""
+# An intent is a doubt when nobody works on it any more: its run is over, its sender is known to be gone, or, on another
+# machine, has let its lease run out.
+_DOUBTS = f"""select {CLAIM_COLUMNS} from {{s}}.journal j left join {{s}}.runs r on r.run_id = j.run_id
+where j.open and ($1::text is null or j.tenant_id = $1) and (j.state = 'in_doubt' or j.sender = any($2::text[])
+  or r.state is distinct from 'running' or r.lease_until_s <= {{s}}.now_s() and j.sender <> all($3::text[]))
+order by j.key"""
 _UNVERIFIED = f"""select {CLAIM_COLUMNS} from {{s}}.journal j
 where not j.verified and j.state = 'done' and ($1::text is null or j.tenant_id = $1) order by j.key"""
 _SENDERS = "select distinct sender from {s}.journal where open and state = 'intent'"
@@ -87,6 +92,7 @@ class PostgresStore:
         clock: Of this process; the database's decides, and this one is only read beside it.
         replay: Whether results are kept for replay: sealed, not at all, or as they are. Without `INTERLOCK_KEY`
             ON becomes OFF, and a warning says so.
+        lease_ttl_s: How long a run is its owner's without renewal.
         environ: Where `INTERLOCK_KEY` is looked for; the process's environment when left out.
         options: How the writer waits.
 
@@ -105,6 +111,7 @@ class PostgresStore:
         *,
         clock: Clock = SYSTEM,
         replay: Replay | str = Replay.ON,
+        lease_ttl_s: float = 5.0,
         environ: Mapping[str, str] | None = None,
         options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     ) -> None:
@@ -125,9 +132,16 @@ class PostgresStore:
         self._ahead_s = opened.now_s - clock.wall()
         # Numbers of single changes, unlike those of any other process.
         self._ops = count(secrets.randbits(62))
-        self._writer = PgWriter(self._thread, address, secrets.token_hex(8), this_process(), options)
+        me = secrets.token_hex(8)
+        # Two stores of one process are two owners.
+        holder = Holder(f"{this_process()}/{me}", lease_ttl_s)
+        self._heartbeat = PgHeartbeat(address, holder, clock)
+        self._writer = PgWriter(self._thread, address, me, this_process(), holder, options)
         self._reader = PgReader(self._thread, address, options.patience_s)
         self.history = PgHistory(self._writer, self._reader, address.schema, self._seal)
+        self.leases = PgLeases(
+            self._writer, self._reader, address.schema, self._seal, holder, self._heartbeat, self._ops
+        )
         self.tenants = PgTenants(self._writer, address.schema, this_process())
         self.switches = PgSwitches(self._reader, address.schema, clock)
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, clock)
@@ -153,12 +167,14 @@ class PostgresStore:
         if self not in _stores:
             return
         _stores.discard(self)
+        self._heartbeat.close()
         self._writer.close()
         self._reader.close()
         self._thread.stop(self._patience_s)
 
     def forked(self) -> None:
         """Called in the child of a fork: neither threads nor connections survive one, so nothing is touched."""
+        self._heartbeat.forked()
         self._reader.forked()
         self._writer.forked()
         _stores.discard(self)
@@ -198,7 +214,9 @@ class PostgresStore:
             rows = await self._reader.fetch(self._unverified, tenant)
         else:
             senders = [row[0] for row in await self._reader.fetch(self._senders)]
-            rows = await self._reader.fetch(self._doubts, tenant, [name for name in senders if is_gone(name)])
+            rows = await self._reader.fetch(
+                self._doubts, tenant, list(filter(is_gone, senders)), list(filter(is_alive, senders))
+            )
         return [read_claim(row, self._seal) for row in rows]
 
     async def claims_of(self, run_id: str) -> list[Claim]:

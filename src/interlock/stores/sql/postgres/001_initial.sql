@@ -3,6 +3,11 @@
 create function now_s() returns double precision language sql stable parallel safe
   as $$ select extract(epoch from statement_timestamp())::double precision $$;
 
+-- When this server was started. Until a lease's time has passed since, no lease has run out: its owner could not
+-- renew it, and the last renewals may have been forgotten.
+create function up_since_s() returns double precision language sql stable parallel safe
+  as $$ select extract(epoch from pg_postmaster_start_time())::double precision $$;
+
 -- What belongs to the store itself: `secret` keys every digest in it; made once, never changed.
 create table meta (
   key   text collate "C" primary key,
@@ -29,11 +34,14 @@ create table requests (
   primary key (tenant_id, request_id, path)
 );
 
--- `open` is a column, so that the small indexes of what is open serve those who look for it, and nobody else: found
--- through them, a row by its key would cost a walk over all that have been open since the last vacuum.
+-- `running`, `queued` and `open` are columns, so that the small indexes of them serve those who look for such rows,
+-- and nobody else: found through them, a row by its key would cost a walk over all that have been so since the last
+-- vacuum.
 
 -- One row a run; `id` is the order of arrival. `last_op` names the last change, so that one whose answer was lost
--- can be asked for again.
+-- can be asked for again. `attempted_at` is when the present attempt began, `recorded` how much was on record by
+-- then, `barren` how many attempts in a row died without adding to it, `used_s` the seconds of earlier attempts.
+-- No index holds the lease, and there is room on each page: renewing it touches no index.
 create table runs (
   id              bigint generated always as identity,
   run_id          text collate "C" primary key,
@@ -50,18 +58,37 @@ create table runs (
   attempts        integer not null,
   owner           text collate "C",
   lease_until_s   double precision,
+  attempted_at    double precision,
+  used_s          double precision not null default 0,
+  recorded        bigint not null default 0,
+  barren          integer not null default 0,
   started_at      double precision not null,
   ended_at        double precision,
   last_op         bigint not null,
   task            bytea,
   record          json,
   output          bytea,
-  open            boolean not null generated always as (state <> 'ended') stored,
+  running         boolean not null generated always as (state = 'running') stored,
+  queued          boolean not null generated always as (state = 'queued') stored,
   unique (tenant_id, run_id)
-);
+) with (fillfactor = 80);
 create index runs_by_arrival on runs (id);
 create index runs_by_tenant on runs (tenant_id, id);
-create index runs_open on runs (state, lease_until_s) where open;
+create index runs_running on runs (id) where running;
+create index runs_queued on runs (tenant_id, id) where queued;
+
+-- Attempts that are over; the present one stands in its run's row.
+create table attempts (
+  tenant_id  text collate "C" not null,
+  run_id     text collate "C" not null,
+  fence      bigint not null,
+  owner      text collate "C" not null,
+  started_at double precision not null,
+  ended_at   double precision,
+  ended_as   text collate "C" not null,
+  primary key (run_id, fence),
+  foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
 
 -- One row an effect, in order of arrival. The key begins with the time of its request, so that its index stays
 -- local and old rows can be purged by range. `result` is sealed; `evidence` is one JSON object a line.

@@ -10,6 +10,8 @@ alter table runs enable row level security;
 create policy of_tenant on runs using (tenant_id = this_tenant()) with check (tenant_id = this_tenant());
 alter table journal enable row level security;
 create policy of_tenant on journal using (tenant_id = this_tenant()) with check (tenant_id = this_tenant());
+alter table attempts enable row level security;
+create policy of_tenant on attempts using (tenant_id = this_tenant()) with check (tenant_id = this_tenant());
 alter table turns enable row level security;
 create policy of_tenant on turns using (tenant_id = this_tenant()) with check (tenant_id = this_tenant());
 alter table results enable row level security;
@@ -43,7 +45,7 @@ begin
   execute format('grant usage on schema %I to %I', here, role);
   execute format('grant select on all tables in schema %I to %I', here, role);
   execute format('grant insert, update on %1$I.requests, %1$I.runs, %1$I.journal, %1$I.calls, %1$I.approvals, '
-    '%1$I.tenant_spend to %2$I', here, role);
+    '%1$I.attempts, %1$I.tenant_spend to %2$I', here, role);
   execute format('grant insert, update, delete on %1$I.writers, %1$I.turns, %1$I.results, %1$I.switches, '
     '%1$I.tenant_runs to %2$I', here, role);
   execute format('grant insert on %I.switch_events to %I', here, role);

@@ -1,0 +1,123 @@
+"""Behind PgBouncer in transaction mode: each transaction may get another connection, and nothing relies on the last one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from pg_server import PATIENCE_S, USER
+from scenes import DONE, Scene
+from test_postgres_cuts import expected, history
+
+from interlock.journal.store import ClaimState
+from interlock.stores.pg_address import parse_address
+from interlock.stores.postgres import PostgresStore
+from interlock.stores.writer import WriterOptions
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+CONFIG = """
+[databases]
+postgres = host={server} port=5432 dbname=postgres user=postgres
+[pgbouncer]
+unix_socket_dir = {folder}
+listen_port = 6432
+listen_addr =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 100
+server_reset_query = discard all
+server_reset_query_always = 1
+logfile = {folder}/log
+pidfile = {folder}/pid
+"""
+
+
+@pytest.fixture(scope="module")
+def pooler(pg_server):
+    """A pooler of three connections, each of which forgets everything after each transaction; its folder."""
+    with tempfile.TemporaryDirectory(prefix="il-pool-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "config.ini").write_text(CONFIG.format(server=pg_server.folder, folder=folder))
+        if USER:
+            shutil.chown(folder, USER["user"], USER["group"])
+        process = subprocess.Popen(
+            [PGBOUNCER, str(folder / "config.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **USER
+        )
+        ceiling = time.monotonic() + PATIENCE_S
+        while not (folder / ".s.PGSQL.6432").exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < ceiling
+            time.sleep(0.02)
+        yield folder
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def open_store(pooler, pg_url):
+    opened = []
+
+    def make(**words):
+        schema = parse_address(pg_url).schema
+        url = f"postgresql://postgres@/postgres?host={pooler}&port=6432&schema={schema}&pooler=transaction"
+        words = {"environ": {}, "replay": "plaintext", "options": WriterOptions(linger_s=0.01), **words}
+        opened.append(PostgresStore(url, **words))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+async def test_the_contract_holds(open_store, clock):
+    assert await history(open_store(), clock) == expected(0)
+
+
+async def test_several_stores_on_fewer_connections(open_store, clock):
+    stores = [open_store() for _ in range(4)]
+
+    async def work(n, store):
+        scene = Scene(store, clock)
+        await scene.begin(f"run-{n}", f"request-{n}")
+        keys = [f"{n}-{i}" for i in range(40)]
+        assert await asyncio.gather(*(scene.claim(key) for key in keys)) == [None] * 40
+        assert all(await asyncio.gather(*(scene.settle(DONE, key) for key in keys)))
+        assert {(await scene.find(key)).state for key in keys} == {ClaimState.DONE}
+        await store.switches.set("tool", f"tool.{n}", "kill", reason="fire", actor="ada")
+        return len(await store.claims_of(f"run-{n}"))
+
+    assert await asyncio.gather(*(work(n, store) for n, store in enumerate(stores))) == [40] * 4
+    assert len((await stores[0].switches.read()).switches) == 4
+
+
+async def test_leases_are_renewed_and_runs_taken_over(open_store, clock):
+    ours, theirs = open_store(lease_ttl_s=0.4), open_store(lease_ttl_s=0.4)
+    scene = Scene(ours, clock)
+    await scene.begin()
+    lease = ours.leases.hold("r1", 1, 0.0)
+    first = lease.until_s
+    ceiling = time.monotonic() + PATIENCE_S
+    while lease.until_s <= first:
+        assert time.monotonic() < ceiling
+        await asyncio.sleep(0.05)
+    ours.leases.let_go(lease)
+    while not (await theirs.begin(_again(scene), resume=True)).fresh:
+        assert time.monotonic() < ceiling
+        await asyncio.sleep(0.05)
+    assert (await ours.run("r1")).fence == 2
+
+
+def _again(scene):
+    from scenes import new_run
+
+    return new_run("r2", scene.row.request_id)
