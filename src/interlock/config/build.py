@@ -11,7 +11,7 @@ from interlock.budget.meter import MeterGuard
 from interlock.budget.prices import Prices
 from interlock.budget.tenants import TenantBudgets
 from interlock.config.declarations import Declarations
-from interlock.config.opening import open_store
+from interlock.config.opening import Store, open_store
 from interlock.config.options import (
     as_options,
     breaker_for,
@@ -50,7 +50,6 @@ from interlock.resilience.perform import Perform
 from interlock.resilience.retry import Retry
 from interlock.resilience.threads import ToolThreads
 from interlock.resilience.timeout import Timeout
-from interlock.stores.sqlite import SqliteStore
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.scopes import ScopeMaker
 from interlock.supervisor.secretary import RecordSink, Secretary
@@ -89,7 +88,7 @@ class House:
 
     supervisor: Supervisor
     gateway: Gateway
-    store: SqliteStore
+    store: Store
     switches: Switches
     admission: Admission
     inflight: InFlight
@@ -125,9 +124,7 @@ def build(
         raise
 
 
-def _wire(
-    settings: Settings, registry: Registry, declarations: Declarations, store: SqliteStore, clock: Clock
-) -> House:
+def _wire(settings: Settings, registry: Registry, declarations: Declarations, store: Store, clock: Clock) -> House:
     redactor = Redactor(settings.logging.redact)
     sinks = _Sinks(
         metrics=Metrics(),
@@ -165,7 +162,7 @@ def _wire(
 
 def _funnel(
     settings: Settings,
-    store: SqliteStore,
+    store: Store,
     clock: Clock,
     sinks: _Sinks,
     policy: Policy,
@@ -222,7 +219,7 @@ def _funnel(
 
 def _supervisor(
     settings: Settings,
-    store: SqliteStore,
+    store: Store,
     clock: Clock,
     sinks: _Sinks,
     policy: Policy,
