@@ -219,7 +219,7 @@ def test_a_verb_never_makes_a_store(typed, here):
     assert typed("kill", "global", "--by", "ana", "--reason", "storm").code == 1
     assert list(here.iterdir()) == []
     assert "in memory" in typed("runs", "--store", ":memory:").err
-    assert "not supported" in typed("runs", "--store", "postgresql://db/x").err
+    assert "not supported" in typed("runs", "--store", "redis://db/x").err
 
 
 def test_a_broken_configuration_does_not_stop_who_names_the_store(typed, store):
