@@ -15,6 +15,7 @@ import orjson
 
 from interlock.journal.store import Claim, ClaimState, Fenced, Intent, KilledAtClaim, Settlement, SpentApproval
 from interlock.stores.pg_text import read_text, write_text
+from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import Work, claim_work, resend_work, settle_work
 from interlock.stores.seal import Seal, Unreadable
 
@@ -186,7 +187,7 @@ def settle_of(key: bytes, settlement: Settlement, op: int, at: float | None, sea
     return settle_work(row, key, len(evidence) + (0 if result is None else len(result)))
 
 
-def read_claim(record: Any, seal: Seal) -> Claim:
+def read_claim(record: Any, seal: Seal, time: ServerTime) -> Claim:
     """Return a row of `CLAIM_COLUMNS` as a value; a result that cannot be opened is kept, but None."""
     row: Any = tuple(map(read_text, record))
     try:
@@ -208,9 +209,9 @@ def read_claim(record: Any, seal: Seal) -> Claim:
         state=ClaimState(row[_STATE]),
         fence=row[12],
         sends=row[13],
-        first_sent_at=row[14],
-        last_sent_at=row[15],
-        settled_at=row[16],
+        first_sent_at=time.ours(row[14]),
+        last_sent_at=time.ours(row[15]),
+        settled_at=time.ours_or_none(row[16]),
         result=result,
         result_kept=row[17] is not None,
         verified=row[18],

@@ -11,6 +11,7 @@ from interlock.policy.approval import ApprovalRequest, ApprovalRow, ApprovalStat
 from interlock.policy.switches import Switch, SwitchKind, SwitchScope, SwitchSnapshot, new_switch
 from interlock.stores.pg_reader import PgReader
 from interlock.stores.pg_text import read_text, write_text
+from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
 
@@ -34,8 +35,9 @@ values ({s}.now_s(), $1, $2, $3, $4, $5, $6)"""
 class PgSwitches:
     """Port `SwitchStore`."""
 
-    def __init__(self, reader: PgReader, schema: str, clock: Clock) -> None:
+    def __init__(self, reader: PgReader, schema: str, time: ServerTime, clock: Clock) -> None:
         self._reader = reader
+        self._time = time
         self._clock = clock
         self._read, self._set, self._lift, self._note = (
             text.replace("{s}", schema) for text in (_READ, _SET, _LIFT, _NOTE)
@@ -45,7 +47,7 @@ class PgSwitches:
     async def read(self) -> SwitchSnapshot:
         """Return the switches in force."""
         rows = await self._reader.fetch(self._read)
-        return SwitchSnapshot(tuple(_switch(row) for row in rows))
+        return SwitchSnapshot(tuple(_switch(row, self._time) for row in rows))
 
     async def set(
         self,
@@ -64,11 +66,12 @@ class PgSwitches:
 
         async def query(db: Any) -> float:
             await self._after_claims_under_way(db)
-            set_at: float = await db.fetchval(self._set, *words, expires_at)
+            until = None if expires_at is None else self._time.theirs(expires_at)
+            set_at: float = await db.fetchval(self._set, *words, until)
             await db.execute(self._note, "set", *words)
             return set_at
 
-        set_at = await self._reader.ask(query, repeat=False)
+        set_at = self._time.ours(await self._reader.ask(query, repeat=False))
         return Switch(switch.scope, switch.subject, switch.kind, switch.reason, switch.actor, set_at, switch.expires_at)
 
     async def lift(self, scope: SwitchScope, subject: str, kind: SwitchKind, *, reason: str, actor: str) -> bool:
@@ -104,9 +107,10 @@ def _words(switch: Switch) -> tuple[str, ...]:
     return tuple(map(write_text, words))
 
 
-def _switch(row: Any) -> Switch:
+def _switch(row: Any, time: ServerTime) -> Switch:
     scope, subject, kind, reason, actor, set_at, expires_at = map(read_text, row)
-    return Switch(SwitchScope(scope), subject, SwitchKind(kind), reason, actor, set_at, expires_at)
+    kept = (SwitchScope(scope), subject, SwitchKind(kind), reason, actor)
+    return Switch(*kept, time.ours(set_at), time.ours_or_none(expires_at))
 
 
 _APPROVAL = """id, effect_key, tenant_id, run_id, tool, policy_version, rendered,
@@ -138,9 +142,10 @@ _SHOWN = 7
 class PgApprovals:
     """Port `ApprovalStore`. What changes goes through the writer: never before what its run did earlier."""
 
-    def __init__(self, writer: PgWriter, reader: PgReader, schema: str, clock: Clock) -> None:
+    def __init__(self, writer: PgWriter, reader: PgReader, schema: str, time: ServerTime, clock: Clock) -> None:
         self._writer = writer
         self._reader = reader
+        self._time = time
         self._clock = clock
         self._newest, self._supersede, self._request, self._decide, self._by_id, self._list = (
             text.replace("{s}", schema) for text in (_NEWEST, _SUPERSEDE, _REQUEST, _DECIDE, _BY_ID, _LIST)
@@ -167,15 +172,15 @@ class PgApprovals:
                 write_text(request.tool),
                 policy_version,
                 write_text(request.rendered),
-                request.expires_at,
+                self._time.theirs(request.expires_at),
             )
 
-        return _row(await self._writer.submit(alone(work)))
+        return _row(await self._writer.submit(alone(work)), self._time)
 
     async def get(self, effect_key: bytes, policy_version: str) -> ApprovalRow | None:
         """Return the newest row of this effect and policy version."""
         rows = await self._reader.fetch(self._newest, effect_key, write_text(policy_version))
-        return _row(rows[0]) if rows else None
+        return _row(rows[0], self._time) if rows else None
 
     async def decide(self, id: str, approved: bool, by: str, reason: str = "") -> ApprovalRow | None:  # noqa: A002
         """Decide a PENDING row and return it; any other is returned as it stands."""
@@ -188,7 +193,7 @@ class PgApprovals:
             return await db.fetchrow(self._by_id, write_text(id))
 
         row = await self._writer.submit(alone(work))
-        return None if row is None else _row(row)
+        return None if row is None else _row(row, self._time)
 
     async def list(
         self, *, tenant_id: str | None = None, state: ApprovalState | None = ApprovalState.PENDING, limit: int = 50
@@ -196,10 +201,10 @@ class PgApprovals:
         """Return the newest first."""
         tenant = None if tenant_id is None else write_text(tenant_id)
         rows = await self._reader.fetch(self._list, tenant, None if state is None else str(state), limit)
-        return [_row(row) for row in rows]
+        return [_row(row, self._time) for row in rows]
 
 
-def _row(record: Any) -> ApprovalRow:
+def _row(record: Any, time: ServerTime) -> ApprovalRow:
     row = [read_text(value) for value in record]
     return ApprovalRow(
         id=row[0],
@@ -210,9 +215,9 @@ def _row(record: Any) -> ApprovalRow:
         policy_version=row[5],
         rendered=row[6],
         state=ApprovalState(row[7]),
-        requested_at=row[8],
-        expires_at=row[9],
-        decided_at=row[10],
+        requested_at=time.ours(row[8]),
+        expires_at=time.ours(row[9]),
+        decided_at=time.ours_or_none(row[10]),
         decided_by=row[11] or "",
         reason=row[12] or "",
     )

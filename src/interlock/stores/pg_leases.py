@@ -24,6 +24,7 @@ from interlock.stores.pg_runs import read_run, task_place
 from interlock.stores.pg_takeover import Holder
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_thread import LoopThread
+from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
 from interlock.stores.seal import Seal, Unreadable
@@ -36,16 +37,17 @@ BEATS_A_LEASE = 3
 _RENEW = """with quick as materialized (select set_config('synchronous_commit', 'off', true)),
 renewed as (update {s}.runs set lease_until_s = {s}.now_s() + $2 from quick
   where owner = $1 and state = 'running' and run_id = any($3::text[]))
-select run_id, fence, state = 'running' and owner = $1 from {s}.runs where run_id = any($3::text[])"""
+select run_id, fence, state = 'running' and owner = $1, {s}.now_s() from {s}.runs where run_id = any($3::text[])"""
 
 
 class PgHeartbeat:
     """The thread that renews; started with the first lease."""
 
-    def __init__(self, address: Address, holder: Holder, clock: Clock) -> None:
+    def __init__(self, address: Address, holder: Holder, clock: Clock, time: ServerTime) -> None:
         self._address = address
         self._holder = holder
         self._clock = clock
+        self._time = time
         self._renew = _RENEW.replace("{s}", address.schema)
         self._leases: set[Lease] = set()
         self._thread: LoopThread | None = None
@@ -86,10 +88,12 @@ class PgHeartbeat:
 
     async def renew(self, db: Any, leases: Sequence[Lease]) -> None:
         """Renew these leases where their runs are ours, and tell each what became of it."""
-        asked_s = self._clock.boot()
+        asked_s, wall_s = self._clock.boot(), self._clock.wall()
         names = [write_text(lease.run_id) for lease in leases]
         rows = await db.fetch(self._renew, self._holder.owner, self._holder.ttl_s, names)
-        standing = {read_text(run_id): (fence, ours) for run_id, fence, ours in rows}
+        standing = {read_text(run_id): (fence, ours) for run_id, fence, ours, _ in rows}
+        if rows:
+            self._time.measure(rows[0][3], wall_s)
         for lease in leases:
             take_in(lease, standing, asked_s, self._holder.ttl_s)
 
@@ -151,6 +155,7 @@ class PgLeases:
         reader: PgReader,
         schema: str,
         seal: Seal,
+        time: ServerTime,
         holder: Holder,
         heartbeat: PgHeartbeat,
         ops: Iterator[int],
@@ -159,6 +164,7 @@ class PgLeases:
         self._writer = writer
         self._reader = reader
         self._seal = seal
+        self._time = time
         self._heartbeat = heartbeat
         self._queue = Queue(schema, holder)
         self._ops = ops
@@ -192,7 +198,7 @@ class PgLeases:
             return await self._queue.queue(db, run, task, op)
 
         fresh, row = await self._writer.submit(alone(work))
-        return Begun(fresh, read_run(row, self._seal))
+        return Begun(fresh, read_run(row, self._seal, self._time))
 
     async def requeue(self, run_id: str) -> bool:
         """See `Ownership`."""
@@ -227,7 +233,7 @@ class PgLeases:
             task = self._seal.open(sealed, task_place(read_text(row[0])))
         except Unreadable:
             task = None
-        return read_run(row, self._seal, task)
+        return read_run(row, self._seal, self._time, task)
 
     async def hand_back(self, run_id: str, fence: int, used_s: float) -> bool:
         """See `Ownership`."""
@@ -255,4 +261,6 @@ class PgLeases:
         async def look(db: Any) -> list[tuple[Any, ...]]:
             return await self._queue.attempts_of(db, run_id)
 
-        return [Attempt(*row) for row in await self._reader.ask(look, repeat=True)]
+        rows = await self._reader.ask(look, repeat=True)
+        ours, ours_or_none = self._time.ours, self._time.ours_or_none
+        return [Attempt(fence, owner, ours(at), ours_or_none(end), how) for fence, owner, at, end, how in rows]

@@ -11,6 +11,7 @@ from interlock.journal.store import NewRun, RunRow, RunState
 from interlock.stores.pg_claims import MINE
 from interlock.stores.pg_takeover import RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
+from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import Work, begin_work, end_work, trace_work
 from interlock.stores.seal import Seal, Unreadable
 
@@ -120,7 +121,7 @@ def trace_of(run_id: str, rows: Sequence[Mapping[str, Any]]) -> Work:
     return trace_work(entries, run_id, sum(len(entry) for _, _, entry in entries))
 
 
-def read_run(record: Any, seal: Seal, task: bytes | None = None) -> RunRow:
+def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = None) -> RunRow:
     """Return a row of `RUN_COLUMNS` as a value; an output that cannot be opened is kept, but None."""
     row: Any = tuple(map(read_text, record))
     try:
@@ -140,8 +141,8 @@ def read_run(record: Any, seal: Seal, task: bytes | None = None) -> RunRow:
         request_time_ms=row[9],
         root_run_id=row[10],
         path=row[11],
-        started_at=row[12],
-        ended_at=row[13],
+        started_at=time.ours(row[12]),
+        ended_at=time.ours_or_none(row[13]),
         record=None if row[14] is None else orjson.loads(row[14]),
         output=output,
         output_kept=row[15] is not None,

@@ -28,6 +28,7 @@ from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
 from interlock.stores.pg_leases import PgHeartbeat, PgLeases
 from interlock.stores.pg_owner import is_gone
+from interlock.stores.pg_purge import PgRetention
 from interlock.stores.pg_reader import PgReader
 from interlock.stores.pg_replay import PgHistory
 from interlock.stores.pg_runs import begin_of, end_of, read_run, trace_of
@@ -36,6 +37,7 @@ from interlock.stores.pg_takeover import RUN_COLUMNS, Holder
 from interlock.stores.pg_tenants import PgTenants
 from interlock.stores.pg_text import write_text
 from interlock.stores.pg_thread import LoopThread
+from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
 from interlock.stores.seal import Replay, Seal, load_keys
@@ -116,10 +118,11 @@ class PostgresStore:
         options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._address = address = parse_address(url)
-        self._clock = clock
+        self._time = ServerTime(clock)
         self._seal = _seal(replay, os.environ if environ is None else environ)
         load_driver()
         self._thread = LoopThread("interlock-postgres")
+        asked_s = clock.wall()
         try:
             opened = self._thread.wait_for(_open(address, options.patience_s), 2 * options.patience_s)
         except BaseException as error:
@@ -128,23 +131,24 @@ class PostgresStore:
                 raise
             raise translate(error, address.shown, opening=True) from error
         self.secret = opened.secret
-        # Records that nobody waits for carry the time at which they were made, by the database's clock.
-        self._ahead_s = opened.now_s - clock.wall()
+        # Records that nobody waits for carry the time at which they were made, by the server's clock.
+        self._time.measure(opened.now_s, asked_s)
         # Numbers of single changes, unlike those of any other process.
         self._ops = count(secrets.randbits(62))
         me = secrets.token_hex(8)
         # Two stores of one process are two owners.
         holder = Holder(f"{this_process()}/{me}", lease_ttl_s)
-        self._heartbeat = PgHeartbeat(address, holder, clock)
+        self._heartbeat = PgHeartbeat(address, holder, clock, self._time)
         self._writer = PgWriter(self._thread, address, me, this_process(), holder, options)
         self._reader = PgReader(self._thread, address, options.patience_s)
         self.history = PgHistory(self._writer, self._reader, address.schema, self._seal)
         self.leases = PgLeases(
-            self._writer, self._reader, address.schema, self._seal, holder, self._heartbeat, self._ops
+            self._writer, self._reader, address.schema, self._seal, self._time, holder, self._heartbeat, self._ops
         )
         self.tenants = PgTenants(self._writer, address.schema, this_process())
-        self.switches = PgSwitches(self._reader, address.schema, clock)
-        self.approvals = PgApprovals(self._writer, self._reader, address.schema, clock)
+        self.switches = PgSwitches(self._reader, address.schema, self._time, clock)
+        self.approvals = PgApprovals(self._writer, self._reader, address.schema, self._time, clock)
+        self.retention = PgRetention(self._reader, address.schema)
         texts = (_DOUBTS, _UNVERIFIED, _SENDERS, _CLAIMS_OF, _RUN, _RUNS, _CALLS_OF)
         self._doubts, self._unverified, self._senders, self._claims_of, self._run, self._runs, self._calls_of = (
             text.replace("{s}", address.schema) for text in texts
@@ -205,7 +209,7 @@ class PostgresStore:
 
     def settle_soon(self, key: bytes, settlement: Settlement) -> None:
         """See `Journal`."""
-        self._writer.later(settle_of(key, settlement, next(self._ops), self._now_s(), self._seal))
+        self._writer.later(settle_of(key, settlement, next(self._ops), self._time.now(), self._seal))
 
     async def doubts(self, tenant_id: str | None = None, *, unverified: bool = False) -> list[Claim]:
         """See `Journal`."""
@@ -217,11 +221,14 @@ class PostgresStore:
             rows = await self._reader.fetch(
                 self._doubts, tenant, list(filter(is_gone, senders)), list(filter(is_alive, senders))
             )
-        return [read_claim(row, self._seal) for row in rows]
+        return [read_claim(row, self._seal, self._time) for row in rows]
 
     async def claims_of(self, run_id: str) -> list[Claim]:
         """See `Journal`."""
-        return [read_claim(row, self._seal) for row in await self._reader.fetch(self._claims_of, write_text(run_id))]
+        return [
+            read_claim(row, self._seal, self._time)
+            for row in await self._reader.fetch(self._claims_of, write_text(run_id))
+        ]
 
     # RunStore
 
@@ -229,11 +236,11 @@ class PostgresStore:
         """See `RunStore`."""
         work = begin_of(run, next(self._ops), self._seal, at=None, retry=retry, resume=resume)
         fresh, row = await self._writer.submit(work)
-        return Begun(fresh, read_run(row, self._seal))
+        return Begun(fresh, read_run(row, self._seal, self._time))
 
     def begin_soon(self, run: NewRun) -> int:
         """See `RunStore`."""
-        now_s = self._now_s()
+        now_s = self._time.now()
         self._writer.later(begin_of(run, next(self._ops), self._seal, at=now_s))
         return int(now_s * 1000)
 
@@ -249,13 +256,13 @@ class PostgresStore:
         self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
     ) -> None:
         """See `RunStore`."""
-        at = self._now_s()
+        at = self._time.now()
         self._writer.later(end_of(run_id, fence, state, reason, record, output, next(self._ops), self._seal, at=at))
 
     async def run(self, run_id: str) -> RunRow | None:
         """See `RunStore`."""
         rows = await self._reader.fetch(self._run, write_text(run_id))
-        return read_run(rows[0], self._seal) if rows else None
+        return read_run(rows[0], self._seal, self._time) if rows else None
 
     async def runs(
         self,
@@ -267,7 +274,7 @@ class PostgresStore:
     ) -> list[RunRow]:
         """See `RunStore`."""
         words = (None if word is None else write_text(word) for word in (tenant_id, reason, state))
-        return [read_run(row, self._seal) for row in await self._reader.fetch(self._runs, *words, limit)]
+        return [read_run(row, self._seal, self._time) for row in await self._reader.fetch(self._runs, *words, limit)]
 
     # The trace
 
@@ -279,11 +286,8 @@ class PostgresStore:
         """Return the trace rows of a run, by seq."""
         return [orjson.loads(row[0]) for row in await self._reader.fetch(self._calls_of, write_text(run_id))]
 
-    def _now_s(self) -> float:
-        return self._clock.wall() + self._ahead_s
-
     def _claim(self, row: Any) -> Claim | None:
-        return None if row is None else read_claim(row, self._seal)
+        return None if row is None else read_claim(row, self._seal, self._time)
 
 
 async def _open(address: Address, patience_s: float) -> Opened:
