@@ -27,7 +27,20 @@ from keys import PROBES  # noqa: E402 - beside the tests
 
 from requirements import REQUIREMENTS, Off  # noqa: E402
 
-COPIED = ("src", "tests", "tools", "pyproject.toml", "README.md")
+COPIED = (
+    "src",
+    "tests",
+    "tools",
+    "docs",
+    "examples",
+    "benchmarks",
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 READS_THE_FILE = Off(
     "src/interlock/config/settings.py",
     "data = without_empty(document.data)",

@@ -196,7 +196,7 @@ async def lease_ttl(make, config, tmp_path):
     gate = make(config, store=store)
     try:
         async with gate.open_run(
-            "t", agent_name="agent", request_id="req_1", wait_s=5 if config["lease_ttl_s"] < 1 else 0
+            "t", agent_name="agent", request_id="req_1", wait_s=2 if config["lease_ttl_s"] < 1 else 0
         ):
             return "taken over"
     except AlreadyRunning:
