@@ -62,15 +62,22 @@ _OWNED = """owned as materialized (select a.*, r.tenant_id as owner_tenant_id, r
 # Read once, not once a claim: mostly there is none.
 _HELD = "held as materialized (select * from {s}.switches)"
 
-_CLAIM = f"""
-with {MINE}, {_ASKED}, {_OWNED}, {_HELD},
-granted as materialized (select p.id, p.effect_key, p.tenant_id from {{s}}.approvals p, clock
+_GRANTED = """granted as materialized (select p.id, p.effect_key, p.tenant_id from {s}.approvals p, clock
   where p.id in (select approval_id from asked) and p.state = 'approved' and p.expires_at > clock.now for update of p),
+"""
+_IS_GRANTED = """and (a.approval_id is null or exists (select 1 from granted g
+      where g.id = a.approval_id and g.effect_key = a.key and g.tenant_id = a.tenant_id))"""
+_SPENT = """,
+spent as (update {s}.approvals p set state = 'consumed' from allowed a
+  where p.id = a.approval_id and (a.key in (select key from claimed)) is true)"""
+
+
+def _claim_text(granted: str, is_granted: str, spent: str) -> str:
+    return f"""
+with {MINE}, {_ASKED}, {_OWNED}, {_HELD}, {granted}
 allowed as (select a.* from mine, clock, owned a
   where a.run_state = 'running' and a.owner_tenant_id = a.tenant_id
-    and not exists (select 1 from held w where {_concerns(_OF_INTENT)})
-    and (a.approval_id is null or exists (select 1 from granted g
-      where g.id = a.approval_id and g.effect_key = a.key and g.tenant_id = a.tenant_id))),
+    and not exists (select 1 from held w where {_concerns(_OF_INTENT)}) {is_granted}),
 claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, path, agent, tool, args_digest,
     occurrence, on_unknown, sent_key, fence, sender, turn, seq, last_op, state, sends, first_sent_at, last_sent_at)
   select key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key, fence,
@@ -81,10 +88,13 @@ claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, 
     last_op = excluded.last_op, state = 'intent', sends = 1, first_sent_at = excluded.first_sent_at,
     last_sent_at = excluded.last_sent_at, verified = true, settled_at = null, settled_by = '', settle_reason = '',
     result = null
-  where j.state = 'failed_clean' returning j.key),
-spent as (update {{s}}.approvals p set state = 'consumed' from allowed a
-  where p.id = a.approval_id and (a.key in (select key from claimed)) is true)
+  where j.state = 'failed_clean' returning j.key){spent}
 select (select count(*) from mine), array(select n from asked where key not in (select key from claimed))"""
+
+
+# Few claims consume an approval; a sixth of the server's work on a lone claim would be to look for one.
+_CLAIM = _claim_text("", "", "")
+_CLAIM_GRANTED = _claim_text(_GRANTED, _IS_GRANTED, _SPENT)
 
 _WHY_CLAIM = f"""
 with clock as (select {{s}}.now_s() as now), asked as (select * from unnest($1::bytea[], $2::text[], $3::bigint[],
@@ -227,14 +237,17 @@ class ClaimStatements:
     """The journal's statements for one schema; each runs for a group of works and sets their outcomes."""
 
     def __init__(self, schema: str) -> None:
-        self._claim, self._why_claim, self._resend, self._why_resend, self._settle = (
-            text.replace("{s}", schema) for text in (_CLAIM, _WHY_CLAIM, _RESEND, _WHY_RESEND, _SETTLE)
+        texts = (_CLAIM, _CLAIM_GRANTED, _WHY_CLAIM, _RESEND, _WHY_RESEND, _SETTLE)
+        self._claim, self._claim_granted, self._why_claim, self._resend, self._why_resend, self._settle = (
+            text.replace("{s}", schema) for text in texts
         )
 
     async def claim(self, db: Any, writer: tuple[str, int], sender: str, works: Sequence[Work]) -> bool:
         """Commit intents; return whether the writer's epoch still holds. Outcome: None, a row, a refusal or AGAIN."""
         columns = list(zip(*(work.row for work in works), strict=True))
-        mine, left = await db.fetchrow(self._claim, *writer, sender, *columns)
+        granted = any(columns[_APPROVAL_ID])
+        text = self._claim_granted if granted else self._claim
+        mine, left = await db.fetchrow(text, *writer, sender, *columns)
         if mine and left:
             others = [works[n - 1] for n in left]
             asked = zip(*([work.row[i] for i in _WHY_OF_CLAIM] for work in others), strict=True)
@@ -264,8 +277,9 @@ class ClaimStatements:
         return bool(mine)
 
 
-# Of a standing claim's columns.
+# Of a standing claim's columns; of a claim's parameters.
 _STATE = 11
+_APPROVAL_ID = 14
 # Of a claim's row: key, run, fence, tenant, agent, tool, approval, heed safe mode, op.
 _WHY_OF_CLAIM = (0, 3, 11, 1, 5, 6, 14, 15, 16)
 

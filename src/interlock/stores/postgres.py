@@ -78,7 +78,7 @@ _CLAIMS_OF = f"""select {CLAIM_COLUMNS} from {{s}}.journal j join {{s}}.runs r o
 where j.key >= int8send(r.request_time_ms) and j.key < int8send(r.request_time_ms + 1)
   and j.tenant_id = r.tenant_id and j.request_id = r.request_id order by j.key, j.seq"""
 _RUN = f"select {RUN_COLUMNS} from {{s}}.runs r where r.run_id = $1"
-_RUNS = f"""select {RUN_COLUMNS} from {{s}}.runs r where ($1::text is null or r.tenant_id = $1)
+_RUNS = f"""select {RUN_COLUMNS} from {{s}}.runs r where r.id > 0 and ($1::text is null or r.tenant_id = $1)
   and ($2::text is null or r.reason = $2) and ($3::text is null or r.state = $3) order by r.id desc limit $4"""
 _CALLS_OF = "select entry from {s}.calls where run_id = $1 order by seq"
 
