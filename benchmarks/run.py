@@ -149,7 +149,7 @@ def import_figures(rounds: int) -> list[Figure]:
             f"{ours.peak_mib:.0f} MiB",
         ),
         Figure(
-            "Heavy modules that `interlock --help` imports",
+            "Heavy modules that asking for help imports",
             len({"pydantic", "sqlite3", "asyncio"} & set(heavy)),
             "",
             0,

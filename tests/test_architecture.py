@@ -53,7 +53,11 @@ def excepted(path: Path, exceptions: dict[str, str]) -> str | None:
 
 
 def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return ast.parse(text, str(path))
+    except SystemError:  # CPython 3.11 may lose count of its own depth after a RecursionError elsewhere; once
+        return ast.parse(text, str(path))
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

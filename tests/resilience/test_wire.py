@@ -136,25 +136,25 @@ def hangs_up_in_handshake(server, connection, n):
 
 
 def with_httpx(url):
-    httpx.post(url, json={}, timeout=PATIENCE_S).raise_for_status()
+    httpx.post(url, json={}, timeout=httpx.Timeout(10, read=PATIENCE_S)).raise_for_status()
 
 
 def with_httpx_async(url):
     async def post():
-        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=PATIENCE_S)) as client:
             (await client.post(url, json={})).raise_for_status()
 
     asyncio.run(post())
 
 
 def with_requests(url):
-    requests.post(url, json={}, timeout=PATIENCE_S).raise_for_status()
+    requests.post(url, json={}, timeout=(10, PATIENCE_S)).raise_for_status()
 
 
 def with_aiohttp(url):
     async def post():
         async with aiohttp.ClientSession() as session:
-            timeout = aiohttp.ClientTimeout(sock_read=PATIENCE_S, sock_connect=PATIENCE_S)
+            timeout = aiohttp.ClientTimeout(sock_read=PATIENCE_S, sock_connect=10)
             async with session.post(url, json={}, timeout=timeout) as response:
                 response.raise_for_status()
                 await response.read()

@@ -374,7 +374,9 @@ def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:
     loop.call_later(CANCEL_GRACE_S, _finish, finished)
 
 
-def _finish(finished: asyncio.Future[None], _work: Any = None) -> None:
+def _finish(finished: asyncio.Future[None], work: asyncio.Future[Any] | None = None) -> None:
+    if work is not None and not work.cancelled():
+        work.exception()  # seen, even where another worker's outcome is the one that counts
     if not finished.done():
         finished.set_result(None)
 
