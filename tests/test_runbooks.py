@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 import yaml
 
+from interlock.core.categories import CATEGORIES
 from interlock.core.reasons import EXIT_CODES, SEVERITIES, Severity, StopReason
 from interlock.record.metrics import Metrics
 
@@ -31,7 +32,8 @@ def metric_labels() -> set[str]:
     metrics = Metrics()
     for reason in StopReason:
         metrics.run_ended("agent", reason, 1.0)
-    return set(re.findall(r'interlock_runs_total\{agent="agent",stop_reason="(\w+)"\} 1', metrics.render()))
+    line = r'interlock_runs_total\{agent="agent",stop_reason="(\w+)",category="none"\} 1'
+    return set(re.findall(line, metrics.render()))
 
 
 def test_the_lists_are_one_list():
@@ -56,7 +58,7 @@ class TestRunbook:
         assert set(front) <= FRONT_MATTER_KEYS
         assert front["stop_reason"] == reason
         assert front["severity"] == SEVERITIES[reason]
-        assert front.get("category", 1) in range(1, 9)
+        assert front.get("category") == CATEGORIES.get(reason)
         expected = None if SEVERITIES[reason] is Severity.NONE else alert_name(reason)
         assert front["alert"] == expected
 

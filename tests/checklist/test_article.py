@@ -527,7 +527,8 @@ class TestAlerts:
 
         for agent in (spends, loops, hammers):
             await gate.run(agent, "t")
-        counted = set(re.findall(r'interlock_runs_total\{agent="(\w+)",stop_reason="(\w+)"\} 1', gate.metrics()))
+        line = r'interlock_runs_total\{agent="(\w+)",stop_reason="(\w+)",category="\w+"\} 1'
+        counted = set(re.findall(line, gate.metrics()))
         assert counted == {("spends", "step_budget"), ("loops", "loop_detected"), ("hammers", "tool_rate_limit")}
 
 

@@ -43,15 +43,15 @@ def test_an_idle_process_renders_without_fault():
 def test_runs_and_dollars():
     metrics = Metrics()
     metrics.run_ended("triage", StopReason.SUCCESS, 2.0)
-    metrics.run_ended("triage", StopReason.LOOP_DETECTED, 40.0)
+    metrics.run_ended("triage", StopReason.LOOP_DETECTED, 40.0, 1)
     metrics.run_ended("triage", StopReason.SUCCESS, 0.05)
     metrics.spent("triage", "gpt", 0.25)
     metrics.spent("triage", "gpt", 0.5)
     metrics.spent("triage", "new-model", None)
     samples = parse(metrics.render())
     assert samples["interlock_runs_total"] == {
-        (("agent", "triage"), ("stop_reason", "success")): 2,
-        (("agent", "triage"), ("stop_reason", "loop_detected")): 1,
+        (("agent", "triage"), ("stop_reason", "success"), ("category", "none")): 2,
+        (("agent", "triage"), ("stop_reason", "loop_detected"), ("category", "1")): 1,
     }
     assert samples["interlock_cost_usd_total"] == {(("agent", "triage"), ("model", "gpt")): 0.75}
     assert samples["interlock_cost_unknown_total"] == {(("model", "new-model"),): 1}
@@ -90,7 +90,9 @@ def test_labels_are_escaped():
     metrics = Metrics()
     metrics.run_ended('a"b\\c\nd', StopReason.SUCCESS, 1)
     samples = parse(metrics.render())
-    assert list(samples["interlock_runs_total"]) == [(("agent", 'a\\"b\\\\c\\nd'), ("stop_reason", "success"))]
+    assert list(samples["interlock_runs_total"]) == [
+        (("agent", 'a\\"b\\\\c\\nd'), ("stop_reason", "success"), ("category", "none"))
+    ]
 
 
 def test_gauges_are_read_when_asked():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 
+from interlock.core.categories import Word
 from interlock.core.reasons import StopReason
 
 __all__ = ["CALL_EDGES_S", "RUN_EDGES_S", "Metrics", "ToolCell"]
@@ -22,7 +23,11 @@ Labels = tuple[str, ...]
 
 # name -> (type, label names, help)
 _FAMILIES: dict[str, tuple[str, Labels, str]] = {
-    "interlock_runs_total": ("counter", ("agent", "stop_reason"), "Runs that ended, by reason."),
+    "interlock_runs_total": (
+        "counter",
+        ("agent", "stop_reason", "category"),
+        "Runs that ended, by reason and category of failure.",
+    ),
     "interlock_run_duration_seconds": ("histogram", (), "Seconds from the start of a run to its end."),
     "interlock_tool_calls_total": ("counter", ("tool", "outcome"), "Calls proposed, by what became of them."),
     "interlock_tool_call_duration_seconds": ("histogram", ("tool",), "Seconds from a proposal to its answer."),
@@ -100,9 +105,10 @@ class Metrics:
             cell = self._tools.setdefault(name, ToolCell())
         return cell
 
-    def run_ended(self, agent: str, reason: StopReason, duration_s: float) -> None:
-        """Count one run."""
-        self._count("interlock_runs_total", (agent, reason.value), 1)
+    def run_ended(self, agent: str, reason: StopReason, duration_s: float, category: Word | None = None) -> None:
+        """Count one run; `category` is None where it did not fail."""
+        word = "none" if category is None else str(category)
+        self._count("interlock_runs_total", (agent, reason.value, word), 1)
         self._run_durations.add(duration_s)
 
     def spent(self, agent: str, model: str, cost_usd: float | None) -> None:

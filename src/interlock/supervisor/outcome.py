@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from interlock.core.categories import category_of
 from interlock.core.errors import InterlockError
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
@@ -90,6 +91,9 @@ def _result(run: Ended, reason: StopReason, output: Any, details: dict[str, Any]
         details["overdrawn"] = True
     if scope.observing:
         details["would_have"] = scope.trace.would_have()
+    category = category_of(reason, doubts=bool(run.doubts))
+    if category is not None:
+        details["category"] = category
     return RunResult(
         run_id=scope.run_id,
         reason=reason,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from interlock.core.canonical import NotCanonical, canonical_json
+from interlock.core.categories import category_of
 from interlock.core.clock import Clock
 from interlock.core.errors import StoreUnavailable
 from interlock.core.reasons import StopReason
@@ -93,7 +94,8 @@ class Secretary:
         return record, RunState.PARKED if result.parked else RunState.ENDED, _output_json(result)
 
     def _tell(self, run: Run, result: RunResult, record: Mapping[str, Any]) -> None:
-        self._metrics.run_ended(run.scope.agent.partition("/")[0], result.reason, result.elapsed_s)
+        agent = run.scope.agent.partition("/")[0]
+        self._metrics.run_ended(agent, result.reason, result.elapsed_s, result.details.get("category"))
         for sink in self._sinks:
             sink(record)
 
@@ -109,6 +111,7 @@ class Secretary:
         details: dict[str, Any] = {"message": why, "attempts": row.attempts}
         if doubts:
             details["doubts"] = doubts
+        details["category"] = category_of(reason, doubts=bool(doubts))
         result = RunResult(
             row.run_id,
             reason,
@@ -127,7 +130,7 @@ class Secretary:
             redactor=self._redactor,
         )
         await self._store.end(row.run_id, row.fence, RunState.ENDED, result.reason, record, None)
-        self._metrics.run_ended(row.agent, result.reason, result.elapsed_s)
+        self._metrics.run_ended(row.agent, result.reason, result.elapsed_s, details["category"])
         for sink in self._sinks:
             sink(record)
         return result
