@@ -15,6 +15,7 @@ from scenes import DONE, Scene, new_run
 
 from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.journal.store import ClaimState, RunState
+from interlock.stores import database
 from interlock.stores.database import SCHEMA_VERSION
 from interlock.stores.sqlite import SqliteStore
 from interlock.stores.writer import WriterOptions
@@ -64,6 +65,28 @@ class TestOpening:
         db.close()
         with pytest.raises(ConfigError, match=r"newer Interlock.*upgrade"):
             open_store()
+
+    async def test_a_file_of_an_older_version_is_brought_up_to_date_with_what_is_in_it(
+        self, path, open_store, clock, monkeypatch
+    ):
+        whole = database._MIGRATIONS
+        monkeypatch.setattr(database, "_MIGRATIONS", whole[:1])
+        monkeypatch.setattr(database, "SCHEMA_VERSION", 1)
+        db = database.connect(str(path), patience_s=1.0)
+        secret = database.migrate(db, str(path))
+        db.execute("insert into switches values ('global', '*', 'kill', 'a fire', 'eve', 0, null)")
+        db.close()
+        monkeypatch.undo()
+        store = open_store()
+        assert store.secret == secret
+        assert [switch.reason for switch in (await store.switches.read()).switches] == ["a fire"]
+        fresh = database.connect(":memory:", patience_s=1.0)
+        database.migrate(fresh, "fresh")
+        schema = "select type, name, sql from sqlite_schema order by name"
+        with sqlite3.connect(path) as older:
+            assert older.execute(schema).fetchall() == fresh.execute(schema).fetchall()
+        older.close()
+        fresh.close()
 
     @pytest.mark.parametrize(
         "statement", ["create table theirs (x)", "pragma user_version = 1", "pragma application_id = 7"]

@@ -27,6 +27,7 @@ KEY_BYTES = 32
 _PLAIN, _SEALED = b"\x00", b"\x01"
 _ID_BYTES, _NONCE_BYTES = 4, 12
 _HEAD = 1 + _ID_BYTES + _NONCE_BYTES
+_DRAWN = 128
 
 
 class Replay(StrEnum):
@@ -53,6 +54,8 @@ class Seal:
         self.replay = replay
         self._keys = keys
         self._first = _key_id(keys[0]) if keys else b""
+        self._drawn: list[bytes] = []
+        self._drawn_in = os.getpid()
         if not keys and replay is Replay.ON:
             raise ConfigError("replay: on needs a key: set INTERLOCK_KEY, or replay: off")
 
@@ -69,10 +72,26 @@ class Seal:
             return None
         if self.replay is Replay.PLAINTEXT:
             return _PLAIN + value
-        # Not the clock's chance: a nonce that repeats, as a seeded one does, gives the key away.
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = self._nonce()
         sealed: bytes = self._ciphers[self._first].encrypt(nonce, value, row)
         return _SEALED + self._first + nonce + sealed
+
+    def _nonce(self) -> bytes:
+        """Return chance that was never used; drawn by the hundred, since asking the system lets other threads in.
+
+        Not the clock's chance: a nonce that repeats, as a seeded one does, gives the key away.
+        """
+        pid = os.getpid()
+        if pid != self._drawn_in:
+            self._drawn, self._drawn_in = [], pid  # in a fork's child: what is left here is our parent's
+        try:
+            return self._drawn.pop()
+        except IndexError:
+            chance = os.urandom(_NONCE_BYTES * _DRAWN)
+            fresh = [chance[i : i + _NONCE_BYTES] for i in range(0, len(chance), _NONCE_BYTES)]
+            nonce = fresh.pop()
+            self._drawn.extend(fresh)
+            return nonce
 
     def open(self, stored: bytes | None, row: bytes) -> bytes | None:
         """Return the value again.
