@@ -225,3 +225,146 @@ async def test_a_kill_applies_at_once_even_while_replaying(scene):
     await scene.gate.house().clock.sleep(0.3)
     result = await scene.gate.run(scene.agent, "x", request_id="r1")
     assert result.reason is StopReason.KILLED
+
+
+class TestWhatIsNoRefusal:
+    """Whatever an agent went on from has a place in its record, so that a later attempt does not diverge there."""
+
+    async def test_a_foreign_exception_is_raised_again_as_what_it_was(self):
+        scene = Scene({"mode": "observe"})
+        asked = []
+
+        class Odd(Exception):
+            pass
+
+        @scene.gate.tool("fragile", effect="read")
+        async def fragile(kind: str) -> int:
+            asked.append(kind)
+            raise {"value": ValueError, "odd": Odd}[kind]("gone wrong")
+
+        async def agent(run, task):
+            said = []
+            await run.model(scene.ask, "plan")
+            for kind in ("value", "odd"):
+                try:
+                    await run.call("fragile", {"kind": kind})
+                except Exception as error:
+                    said.append(f"{type(error).__name__}: {error}")
+            await run.model(scene.ask, "go on")
+            await run.call("post", {"text": "hi"})
+            return said
+
+        parked = await scene.gate.run(agent, "x", request_id="r1")
+        assert parked.reason is StopReason.TOOL_TIMEOUT  # what nothing was refused of ends as it would have
+        await again_from_the_start(scene, parked)
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert result.output == ["ValueError: gone wrong", "ToolFailed: Odd: gone wrong"]
+        assert asked == ["value", "odd"]
+        await scene.gate.aclose()
+
+    async def test_a_call_that_the_agent_cut_off_is_made_anew_in_its_place(self, scene):
+        waited = []
+
+        @scene.gate.tool("slow", effect="read")
+        async def slow() -> int:
+            waited.append(1)
+            if len(waited) == 1:
+                await asyncio.Event().wait()
+            return 7
+
+        async def agent(run, task):
+            await run.model(scene.ask, "plan")
+            try:
+                seen = await asyncio.wait_for(run.call("slow", {}), 0.05)
+            except TimeoutError:
+                seen = None
+            second = await run.model(scene.ask, "go on")
+            return [seen, await run.call("post", {"text": second["text"]})]
+
+        parked = await scene.gate.run(agent, "x", request_id="r1")
+        await scene.settle(parked, state=ClaimState.FAILED_CLEAN)
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert result.output == [7, {"n": 2}]
+
+    async def test_a_refusal_for_the_store_is_answered_again_only_where_the_run_went_on_from_it(
+        self, scene, monkeypatch
+    ):
+        store = scene.gate.house().store
+        claim, away = store.claim, []
+
+        async def claiming(intent):
+            if away:
+                raise interlock.errors.StoreUnavailable("away")
+            return await claim(intent)
+
+        monkeypatch.setattr(store, "claim", claiming)
+
+        async def agent(run, task):
+            await run.model(scene.ask, "plan")
+            away.append(1)
+            first = await run.observe("post", {"text": "first"})
+            away.clear()
+            await run.model(scene.ask, "go on")
+            return [first.status, (await run.observe("post", {"text": "second"})).status]
+
+        parked = await scene.gate.run(agent, "x", request_id="r1")
+        assert parked.reason is StopReason.OUTCOME_UNKNOWN
+        await scene.settle(parked, result=b'{"n":1}')
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert result.output == ["refused", "replayed"]
+        assert scene.sent == ["second"]
+
+    async def test_a_refusal_for_the_store_in_the_last_turn_is_tried_again(self, scene, monkeypatch):
+        store = scene.gate.house().store
+        claim, away = store.claim, [1]
+
+        async def claiming(intent):
+            if away:
+                raise interlock.errors.StoreUnavailable("away")
+            return await claim(intent)
+
+        monkeypatch.setattr(store, "claim", claiming)
+
+        async def agent(run, task):
+            await run.model(scene.ask, "plan")
+            return (await run.call("post", {"text": "x"}))["n"]
+
+        scene.sent.append("so that the next answer is not lost")
+        refused = await scene.gate.run(agent, "x", request_id="r1")
+        assert refused.reason is StopReason.STORE_UNAVAILABLE
+        away.clear()
+        await again_from_the_start(scene, refused)
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert (result.output, scene.asked) == (2, 1)
+
+    async def test_an_equal_call_that_is_new_comes_after_those_that_are_on_record(self, scene):
+        crash = [True, True]
+
+        async def agent(run, task):
+            await run.model(scene.ask, "plan")
+            seen = [await run.call("read", {"n": 1})]
+            if crash[0]:
+                raise RuntimeError
+            seen.append(await run.call("read", {"n": 1}))
+            if crash[1]:
+                raise RuntimeError
+            return seen
+
+        for i in range(2):
+            died = await scene.gate.run(agent, "x", request_id="r1")
+            crash[i] = False
+            await again_from_the_start(scene, died)
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert result.output == [11, 12]
+        assert scene.read == 2
+
+
+async def again_from_the_start(scene, ended):
+    """Make the store say that the run's worker died just before it wrote the end."""
+    store = scene.gate.house().store
+    await store._writer.submit(
+        lambda db: db.execute(
+            "update runs set state = 'running', reason = null, ended_at = null, lease_until_s = 0 where run_id = ?",
+            (ended.run_id,),
+        )
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -118,6 +119,14 @@ class Gateway:
             answer = await funnel(call)
         except InterlockError as error:
             error.executed = call.attempts > 0
+            tape.keep(call, None, error)
+            raise
+        except CancelledError:
+            if call.run.stop is None:
+                tape.keep_cut(call)
+            raise
+        except Exception as error:
+            # The tool's own where nothing is refused, or a fault of a guard: the agent may go on from it all the same.
             tape.keep(call, None, error)
             raise
         tape.keep(call, answer, None)

@@ -6,6 +6,7 @@ else can ask for them again.
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import orjson
@@ -19,15 +20,16 @@ from interlock.core.errors import (
     OutcomeUnknown,
     RunStopped,
     StoreUnavailable,
+    ToolFailed,
     ToolOutputInvalid,
 )
 from interlock.core.reasons import StopReason
-from interlock.journal.replay import CallRecord, Diverged, History, Replay, ReplayStore, TurnRecord
+from interlock.journal.replay import CUT, PASSING, CallRecord, Diverged, History, Replay, ReplayStore, TurnRecord
 
 __all__ = ["Tape", "restored"]
 
-# Not decisions of the run: what happens at this moment, to this worker. They are never recorded.
-_OF_THE_MOMENT = (RunStopped, StoreUnavailable, LeaseLost)
+# Nothing that the agent could go on from: this worker does nothing more for the run. They are never recorded.
+_ENDS_HERE = (RunStopped, LeaseLost)
 
 
 class Tape:
@@ -81,43 +83,54 @@ class Tape:
             record = self._replay.call(call.turn, call.tool.name, call.digest)
         except Diverged as error:
             raise RunStopped(StopReason.REPLAY_DIVERGED, str(error), details={"turn": call.turn}) from None
-        return None if record is None or record.writes else record
+        if record is None or record.writes:
+            return None
+        self._count(call)  # its place is taken: an equal call that is new comes after it
+        return record
 
-    def keep(self, call: Call[Any], answer: Answer | None, error: InterlockError | None) -> None:
-        """Record what became of a call."""
-        if error is not None and isinstance(error, _OF_THE_MOMENT):
+    def keep(self, call: Call[Any], answer: Answer | None, error: Exception | None) -> None:
+        """Record what became of a call; an error may be of any kind, where the tool's own went through."""
+        if isinstance(error, _ENDS_HERE):
             return
+        claimed = call.key is not None and (
+            call.attempts > 0 or answer is not None or isinstance(error, OutcomeUnknown | ApprovalPending)
+        )
+        value = None if claimed or answer is None else answer.json
+        if answer is not None:
+            status = answer.status
+        elif isinstance(error, StoreUnavailable):
+            status = PASSING
+        else:
+            status = error.status if isinstance(error, InterlockError) else "error"
+        self._keep(call, status, claimed=claimed, value=value, error=None if claimed or error is None else _dump(error))
+
+    def keep_cut(self, call: Call[Any]) -> None:
+        """Record that the agent itself cut the call off, as a timeout of its own does: it is made anew in its place."""
+        self._keep(call, CUT, claimed=True)
+
+    def _keep(
+        self, call: Call[Any], status: str, *, claimed: bool, value: bytes | None = None, error: bytes | None = None
+    ) -> None:
+        nth = self._count(call)
+        record = CallRecord(
+            self._path, call.turn, call.tool.name, call.digest, nth, call.seq, status, claimed, value, error
+        )
+        self._store.call_soon(self._run_id, self._fence, record)
+
+    def _count(self, call: Call[Any]) -> int:
+        """Return which of the equal calls of its turn this one is."""
         if call.turn != self._turn:
             self._turn = call.turn
             self._nth.clear()
         place = (call.tool.name, call.digest)
         self._nth[place] = nth = self._nth.get(place, 0) + 1
-        claimed = call.key is not None and (
-            call.attempts > 0 or answer is not None or isinstance(error, OutcomeUnknown | ApprovalPending)
-        )
-        self._store.call_soon(
-            self._run_id,
-            self._fence,
-            CallRecord(
-                path=self._path,
-                turn=call.turn,
-                tool=call.tool.name,
-                args_digest=call.digest,
-                nth=nth,
-                seq=call.seq,
-                status=answer.status if answer is not None else error.status if error is not None else "",
-                writes=claimed,
-                value=None if claimed or answer is None else answer.json,
-                error=None if claimed or error is None else _dump(error),
-            ),
-        )
+        return nth
 
 
-def _dump(error: InterlockError) -> bytes:
-    return orjson.dumps(
-        {
-            "class": type(error).__name__,
-            "message": str(error),
+def _dump(error: Exception) -> bytes:
+    said: dict[str, Any] = {"class": type(error).__name__, "message": str(error)}
+    if isinstance(error, InterlockError):
+        said |= {
             "for_model": error.for_model,
             "reason": error.reason,
             "details": error.details,
@@ -125,22 +138,33 @@ def _dump(error: InterlockError) -> bytes:
             "executed": error.executed,
             "tool": getattr(error, "tool", ""),
             "errors": getattr(error, "errors", []),
-        },
-        default=str,
-        option=orjson.OPT_NON_STR_KEYS,
-    )
+        }
+    return orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
-def restored(data: bytes) -> InterlockError:
-    """Return a recorded error as it was raised."""
+def restored(data: bytes) -> Exception:
+    """Return a recorded error as it was raised; one that is neither ours nor Python's own, as `ToolFailed`."""
     said = orjson.loads(data)
-    kind = getattr(errors, said["class"], InterlockError)
+    name, message = said["class"], said["message"]
+    if "reason" not in said:
+        return _foreign(name, message)
+    kind = getattr(errors, name, InterlockError)
     error: InterlockError = kind.__new__(kind)
     InterlockError.__init__(
-        error, said["message"], for_model=said["for_model"], details=said["details"], run_wide=said["run_wide"]
+        error, message, for_model=said["for_model"], details=said["details"], run_wide=said["run_wide"]
     )
     error.reason = StopReason(said["reason"])
     error.executed = said["executed"]
     if isinstance(error, ToolOutputInvalid):
         error.tool, error.errors = said["tool"], said["errors"]
     return error
+
+
+def _foreign(name: str, message: str) -> Exception:
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message)
+        except TypeError:
+            pass  # one that is not made of a text alone
+    return ToolFailed(f"{name}: {message}")

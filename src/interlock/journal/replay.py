@@ -14,7 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["CallRecord", "Diverged", "History", "Replay", "ReplayStore", "TurnRecord"]
+__all__ = ["CUT", "PASSING", "CallRecord", "Diverged", "History", "Replay", "ReplayStore", "TurnRecord"]
+
+
+# Status of a call that was refused because the store was away: answered again only where the run went on from it.
+PASSING = "store_unavailable"
+# Status of a call that the agent itself cut off: it is made anew.
+CUT = "cancelled"
 
 
 class Diverged(Exception):
@@ -39,7 +45,8 @@ class CallRecord:
 
     Attributes:
         seq: n-th call of its path. nth: n-th equal call of its turn, from 1.
-        status: As in the trace. writes: whether its claim is the record of it.
+        status: As in the trace, or `PASSING` or `CUT`.
+        writes: Whether its claim is the record of it, so that the call is made again.
         value: JSON of the answer, or None. error: JSON of the refusal or failure, or None.
     """
 
@@ -141,9 +148,11 @@ class Replay:
         nth = self._seen.get((turn, tool, args_digest), 0) + 1
         self._seen[turn, tool, args_digest] = nth
         record = self._undone.pop((turn, tool, args_digest, nth), None)
-        if record is None and turn < self._last:
-            raise Diverged(f"{tool} was not called with these arguments in model turn {turn}, which went otherwise")
-        return record
+        if turn < self._last:
+            if record is None:
+                raise Diverged(f"{tool} was not called with these arguments in model turn {turn}, which went otherwise")
+            return record
+        return None if record is None or record.status == PASSING else record
 
     def _bare_call(self, tool: str, args_digest: bytes) -> CallRecord | None:
         if not self._bare:
@@ -153,7 +162,7 @@ class Replay:
         for i, record in enumerate(self._bare):
             if (record.tool, record.args_digest) == (tool, args_digest):
                 del self._bare[i]
-                return record
+                return None if record.status == PASSING and not self._bare else record
         raise Diverged(f"{tool} was not called with these arguments where {self._bare[0].tool} was")
 
     @property
