@@ -279,7 +279,11 @@ REQUIREMENTS = (
         SEEING,
         ALERTS,
         "metrics",
-        Off("src/interlock/record/metrics.py", 'self._count("interlock_runs_total", (agent, reason.value, word), 1)', "pass"),
+        Off(
+            "src/interlock/record/metrics.py",
+            'self._count("interlock_runs_total", (agent, reason.value, word), 1)',
+            "pass",
+        ),
         article("TestAlerts::test_budgets_loops_and_rate_limits_can_be_alerted_on"),
     ),
     Requirement(
