@@ -215,6 +215,7 @@ class Call(Generic[R]):
         attempts: Attempts begun. `unknown`: at least one attempt's outcome is not known.
         late: A sync tool that outlived its timeout: the future of its late answer.
         permit: The limiter slot and breaker permit of the attempt under way (owned by `admission`).
+        perform: Makes one attempt in place of `tool.fn`: a framework's own handler of this very call; else None.
         approval_id: Id of the granted approval that the claim consumes.
         evidence: What is known of each attempt, for the journal: dicts without content.
         would_have: What guards would have refused with, when observing.
@@ -234,6 +235,7 @@ class Call(Generic[R]):
         "key",
         "late",
         "occurrence",
+        "perform",
         "permit",
         "raw",
         "run",
@@ -284,6 +286,7 @@ class Call(Generic[R]):
         self.would_have: list[StopReason] | None = None
         self.raw: Any = None
         self.permit: Any = None
+        self.perform: Callable[[Call[R]], Awaitable[Answer]] | None = None
 
     @property
     def writes(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from interlock.budget.loops import key_of
@@ -19,7 +19,10 @@ from interlock.validation.inputs import invalid_arguments
 from interlock.validation.mismatch import SchemaMismatch
 from interlock.validation.outputs import rebuild
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "Perform"]
+
+# Makes one attempt of a call.
+Perform = Callable[[Call[Any]], Awaitable[Answer]]
 
 # Names come from a model: what is kept for unknown ones is bounded.
 UNKNOWN_NAMES_KEPT = 256
@@ -59,26 +62,34 @@ class Gateway:
         self._settled = settled
         self._digest = hasher(secret)
         self._max_args_bytes = max_args_bytes
-        self._known: dict[str, tuple[ToolSpec, Proceed[RunScope]]] = {}
+        self._known: dict[str | ToolSpec, tuple[ToolSpec, Proceed[RunScope]]] = {}
         self._unknown: dict[str, tuple[ToolSpec, Proceed[RunScope]]] = {}
 
     async def call(
-        self, run: RunScope, name: str, args: Mapping[str, Any], batch: int, tool_call_id: str | None = None
+        self,
+        run: RunScope,
+        name: str | ToolSpec,
+        args: Mapping[str, Any],
+        batch: int,
+        tool_call_id: str | None = None,
+        perform: Perform | None = None,
     ) -> Answer:
         """Pass one proposed call through the funnel.
 
         Args:
             run: The run it belongs to.
-            name: Tool name as proposed; unknown names are refused in their place.
+            name: Tool name as proposed; unknown names are refused in their place. Or a tool of an adapter.
             args: Arguments as proposed.
             batch: Calls of one batch do not count against each other.
             tool_call_id: The model's own id of the call, for the record.
+            perform: Makes one attempt of this very call, in place of the tool's function.
 
         Raises:
             InterlockError: The call was refused, failed, or cannot be believed.
         """
         found = self._known.get(name)
         tool, funnel = found if found is not None else self._fold(name)
+        name = tool.name
         invalid = None
         try:
             schema = tool.inputs
@@ -102,6 +113,7 @@ class Gateway:
         call = Call(
             run, tool, valid, args_json, self._digest(args_json), effect, seq, run.turn, batch, invalid, tool_call_id
         )
+        call.perform = perform
         if run.tape is not None:
             return await self._on_tape(call, funnel, run.tape)
         try:
@@ -136,18 +148,25 @@ class Gateway:
         """Return a tool as the funnel sees it: registered and settled by the configuration, or unknown."""
         return (self._known.get(name) or self._fold(name))[0]
 
-    def _fold(self, name: str) -> tuple[ToolSpec, Proceed[RunScope]]:
-        spec = self._registry.get(name)
+    def declared(self, name: str) -> ToolSpec | None:
+        """Return what the code registered under this name, or under the name that a framework makes of it."""
+        return self._registry.meant(name)
+
+    def _fold(self, name: str | ToolSpec) -> tuple[ToolSpec, Proceed[RunScope]]:
+        spec = name if isinstance(name, ToolSpec) else self._registry.get(name)
         if spec is None:
-            found = self._unknown.get(name)
-            if found is None:
-                tool = self._settled(ToolSpec(name, _nowhere, is_async=True, known=False))
-                if len(self._unknown) >= UNKNOWN_NAMES_KEPT:
-                    self._unknown.clear()
-                found = self._unknown[name] = (tool, self._funnel.fold(tool))
-            return found
+            return self._fold_unknown(str(name))
         tool = self._settled(spec)
         found = self._known[name] = (tool, self._funnel.fold(tool))
+        return found
+
+    def _fold_unknown(self, name: str) -> tuple[ToolSpec, Proceed[RunScope]]:
+        found = self._unknown.get(name)
+        if found is None:
+            tool = self._settled(ToolSpec(name, _nowhere, is_async=True, known=False))
+            if len(self._unknown) >= UNKNOWN_NAMES_KEPT:
+                self._unknown.clear()
+            found = self._unknown[name] = (tool, self._funnel.fold(tool))
         return found
 
 

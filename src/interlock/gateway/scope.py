@@ -35,6 +35,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         "meter",
         "occurrences",
         "policy",
+        "proposed",
         "retries",
         "seq",
         "started_s",
@@ -95,3 +96,4 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.root_request_id = root.root_request_id if root is not None else request_id
         self.request_time_ms = root.request_time_ms if root is not None else request_time_ms
         self.occurrences: dict[bytes, int] = root.occurrences if root is not None else {}
+        self.proposed: set[bytes] | None = root.proposed if root is not None else None

@@ -5,8 +5,10 @@ Inside a run, calling a decorated tool *is* `run.call`: an agent's existing code
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -16,7 +18,10 @@ from interlock.core.errors import ConfigError, NoRun
 from interlock.policy.globs import valid_tool_name
 from interlock.validation.schemas import compile_inputs, compile_output
 
-__all__ = ["Caller", "Registry", "Tool", "current_run"]
+__all__ = ["Attempt", "Caller", "Registry", "Tool", "attempt_under_way", "current_run"]
+
+KEY = "idempotency_key"
+_NO_DOTS = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Caller(Protocol):
@@ -30,8 +35,51 @@ class Caller(Protocol):
 current_run: ContextVar[Caller | None] = ContextVar("interlock_run", default=None)
 
 
+class Attempt:
+    """One attempt that a framework makes of a guarded call, seen from inside its tool.
+
+    Attributes:
+        sent_key: The idempotency key that the remote should get; None of a read.
+        taken: Whether the tool's own function has been entered: further calls of it are calls of their own.
+
+    Args:
+        fn: The function of the tool that was called.
+        loop: Where an async function that the framework calls from a thread is awaited.
+    """
+
+    __slots__ = ("_fn", "_loop", "sent_key", "taken")
+
+    def __init__(self, fn: Callable[..., Any], sent_key: str | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._fn = fn
+        self._loop = loop
+        self.sent_key = sent_key
+        self.taken = False
+
+    def takes(self, fn: Callable[..., Any]) -> bool:
+        """Whether a call of `fn` at this place is this attempt; it is so once."""
+        if self.taken or fn is not self._fn:
+            return False
+        self.taken = True
+        return True
+
+    def awaited(self, result: Any) -> Any:
+        """Return `result`; in a thread without a loop, what it comes to where it is a coroutine."""
+        if not inspect.iscoroutine(result):
+            return result
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(result, self._loop).result()
+        return result
+
+
+attempt_under_way: ContextVar[Attempt | None] = ContextVar("interlock_attempt", default=None)
+
+
 class Tool:
     """A guarded tool. Call it inside a run; in an async agent the call is awaited, in a sync one it is not.
+
+    A framework that is handed one sees the function without `idempotency_key`.
 
     Attributes:
         name: As policy and model write it.
@@ -44,10 +92,16 @@ class Tool:
         self.name = spec.name
         self.spec = spec
         self.unguarded = spec.fn
-        self._signature = _without_key(inspect.signature(spec.fn))
+        self._signature = self.__signature__ = _without_key(inspect.signature(spec.fn))
+        self.__annotations__ = {name: hint for name, hint in spec.fn.__annotations__.items() if name != KEY}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do what `run.call` does with these arguments, in the run this code belongs to."""
+        attempt = attempt_under_way.get()
+        if attempt is not None and attempt.takes(self.unguarded):
+            # An adapter is making this very call: it has passed the funnel.
+            key = {KEY: attempt.sent_key} if self.spec.takes_key else {}
+            return attempt.awaited(self.unguarded(*args, **kwargs, **key))
         run = current_run.get()
         if run is None:
             raise NoRun(
@@ -71,7 +125,7 @@ class Tool:
 
 def _without_key(signature: inspect.Signature) -> inspect.Signature:
     """Return the signature without `idempotency_key`, which Interlock fills."""
-    kept = [p for p in signature.parameters.values() if p.name != "idempotency_key"]
+    kept = [p for p in signature.parameters.values() if p.name != KEY]
     return signature.replace(parameters=kept)
 
 
@@ -85,6 +139,8 @@ class Registry:
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
         self._specs: dict[str, ToolSpec] = {}
+        self._aliases: dict[str, ToolSpec | None] = {}
+        self._aliased = 0
 
     def __contains__(self, name: object) -> bool:
         return name in self._specs
@@ -95,6 +151,24 @@ class Registry:
     def get(self, name: str) -> ToolSpec | None:
         """Return what is known of this tool, or None."""
         return self._specs.get(name)
+
+    def meant(self, name: str) -> ToolSpec | None:
+        """Return the tool of this name; or the one whose function or name a framework would call so, where it is one.
+
+        Frameworks name a tool after its function, and most models take no dots: `ticket.create` is theirs as
+        `create_ticket` or `ticket_create`.
+        """
+        spec = self._specs.get(name)
+        if spec is not None:
+            return spec
+        if self._aliased != len(self._specs):
+            self._aliased = len(self._specs)
+            self._aliases = {}
+            for known in self._specs.values():
+                for alias in {getattr(known.fn, "__name__", ""), _NO_DOTS.sub("_", known.name)}:
+                    # A name that two could have is nobody's.
+                    self._aliases[alias] = None if alias in self._aliases else known
+        return self._aliases.get(name)
 
     def add(self, spec: ToolSpec) -> ToolSpec:
         """Register a tool.
@@ -137,7 +211,7 @@ class Registry:
             raise ConfigError(f'tool {name}: say effect="read" or effect="write"; there is no safe default')
         if timeout_s is not None and not 0 < timeout_s <= 86_400:
             raise ConfigError(f"tool {name}: timeout_s must be between 0 and 86,400 seconds")
-        takes_key = "idempotency_key" in inspect.signature(fn).parameters
+        takes_key = KEY in inspect.signature(fn).parameters
         inputs = compile_inputs(input if input is not None else fn, strict=self._strict)
         spec = ToolSpec(
             name=name,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from interlock.core.calls import Answer, Call, Proceed, ToolSpec
 from interlock.resilience.threads import ToolExit, ToolThreads
 from interlock.resilience.timeout import NeverStarted
 
-__all__ = ["Perform"]
+__all__ = ["Perform", "contained"]
 
 
 class Perform:
@@ -28,7 +28,12 @@ class Perform:
 
     def __call__(self, tool: ToolSpec) -> Proceed[Any]:
         """Return the function that performs one attempt of a call of `tool`."""
-        return _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._in_a_thread(tool)
+        usual = _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._in_a_thread(tool)
+
+        def perform(call: Call[Any]) -> Awaitable[Answer]:
+            return usual(call) if call.perform is None else call.perform(call)
+
+        return perform
 
     def _in_a_thread(self, tool: ToolSpec) -> Proceed[Any]:
         pool, fn, name, takes_key = self._pool, tool.fn, tool.name, tool.takes_key
@@ -60,7 +65,7 @@ def _awaited(fn: Callable[..., Any], *, takes_key: bool) -> Proceed[Any]:
         except Exception:
             raise
         except BaseException as error:
-            exit_ = _contained(error)
+            exit_ = contained(error)
             if exit_ is None:
                 raise
             raise exit_ from error
@@ -71,7 +76,7 @@ def _awaited(fn: Callable[..., Any], *, takes_key: bool) -> Proceed[Any]:
         except Exception:
             raise
         except BaseException as error:
-            exit_ = _contained(error)
+            exit_ = contained(error)
             if exit_ is None:
                 raise
             raise exit_ from error
@@ -79,7 +84,7 @@ def _awaited(fn: Callable[..., Any], *, takes_key: bool) -> Proceed[Any]:
     return perform_with_key if takes_key else perform
 
 
-def _contained(error: BaseException) -> ToolExit | None:
+def contained(error: BaseException) -> ToolExit | None:
     """Return what to raise instead of a tool's BaseException; None where it came from outside the tool."""
     task = asyncio.current_task()
     if task is None or task.cancelling():

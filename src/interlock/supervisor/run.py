@@ -9,14 +9,15 @@ import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from interlock.budget.meter import BudgetOptions
-from interlock.core.calls import Answer, Stop
+from interlock.core.calls import Answer, Stop, ToolSpec
 from interlock.core.errors import InterlockError, LeaseLost, OutcomeUnknown, RunStopped
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
+from interlock.gateway.gateway import Perform
 from interlock.gateway.scope import RunScope
 from interlock.journal.ownership import Lease, hold_on
 from interlock.supervisor import replies
@@ -93,6 +94,12 @@ class Run:
         """
         return self.bridge.cross(self._call(tool, args or {}, tool_call_id, bare=True))
 
+    def through(
+        self, tool: str | ToolSpec, args: Mapping[str, Any], perform: Perform, tool_call_id: str | None = None
+    ) -> Coroutine[Any, Any, Answer]:
+        """Pass a call through the funnel whose attempts another makes (`perform`); for adapters, on the run's loop."""
+        return self._call(tool, args, tool_call_id, perform, bare=False)
+
     def observe(self, tool: str, args: Mapping[str, Any] | None = None, *, tool_call_id: str | None = None) -> Any:
         """Use a tool, and return an `Observation`; a refusal does not raise.
 
@@ -112,7 +119,15 @@ class Run:
             return Observation(False, None, "The tool failed.", "error", StopReason.TOOL_FAILED, error)
         return Observation(True, answer.value, as_text(answer), answer.status)
 
-    async def _call(self, tool: str, args: Mapping[str, Any], tool_call_id: str | None, *, bare: bool) -> Any:
+    async def _call(
+        self,
+        tool: str | ToolSpec,
+        args: Mapping[str, Any],
+        tool_call_id: str | None,
+        perform: Perform | None = None,
+        *,
+        bare: bool,
+    ) -> Any:
         """Pass the gateway; return the answer, or its value alone if `bare` (a frame less for each call under way)."""
         scope = self.scope
         if scope.stop is not None:
@@ -128,7 +143,9 @@ class Run:
         refusal: InterlockError | None = None
         try:
             # Without declared turns every call is a batch of its own.
-            answer = await self._machinery.gateway.call(scope, tool, args, turn or -scope.seq - 1, tool_call_id)
+            answer = await self._machinery.gateway.call(
+                scope, tool, args, turn or -scope.seq - 1, tool_call_id, perform
+            )
             return answer.value if bare else answer
         except InterlockError as error:
             refusal = self._judge(error)
@@ -194,6 +211,7 @@ class Run:
         model: str | None = None,
         max_output_tokens: int | None = None,
         input_tokens: int | None = None,
+        record: Any = None,
     ) -> ModelTurn:
         """Open one model turn: `async with run.step(model=…) as step: reply = …; step.charge(reply.usage)`.
 
@@ -203,11 +221,13 @@ class Run:
             model: `provider:model`, for the price; None where nothing is charged.
             max_output_tokens: Worst case of the output.
             input_tokens: Of the prompt, counted or estimated; without it only the output is reserved.
+            record: Type of the reply (`dict` for plain JSON), so that a later attempt of this run gets the same one:
+                ask the model only if `step.replayed` is False, and set `step.reply`.
 
         Raises:
             RunStopped: A stop is decided, or a budget does not allow the turn.
         """
-        return ModelTurn(self, self._machinery, self.bridge, model, max_output_tokens, input_tokens)
+        return ModelTurn(self, self._machinery, self.bridge, model, max_output_tokens, input_tokens, record)
 
     def model(
         self,
@@ -228,16 +248,9 @@ class Run:
             reply_type: How to rebuild a stored reply that is not plain JSON.
             usage: Reads the usage of a reply that is not OpenAI-, Anthropic- or `{"usage": …}`-shaped.
         """
-        return self.bridge.cross(
-            self._model(
-                fn,
-                args,
-                kwargs,
-                self.step(model=model, max_output_tokens=max_output_tokens, input_tokens=input_tokens),
-                reply_type,
-                usage,
-            )
-        )
+        record = replies.PLAIN if reply_type is None else reply_type
+        step = self.step(model=model, max_output_tokens=max_output_tokens, input_tokens=input_tokens, record=record)
+        return self.bridge.cross(self._model(fn, args, kwargs, step, usage))
 
     async def _model(
         self,
@@ -245,19 +258,11 @@ class Run:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         step: ModelTurn,
-        reply_type: Any,
         usage: Callable[[Any], Any] | None,
     ) -> Any:
-        scope = self.scope
-        tape = scope.tape
-        if tape is not None and scope.stop is None:
-            record = tape.turn(scope.turn + 1)
-            if record is not None and record.reply is not None:
-                await self.begin_turn()
-                scope.turn += 1
-                scope.meter.replay_turn(record.usd, record.tokens)
-                return replies.read(record.reply, reply_type)
         async with step:
+            if step.replayed:
+                return step.reply
             if inspect.iscoroutinefunction(fn):
                 reply = await fn(*args, **kwargs)
             else:
@@ -265,14 +270,11 @@ class Run:
                 if inspect.isawaitable(reply):
                     reply = await reply
             step.charge_reply(reply, usage)
-            if tape is not None:
-                kept = replies.write(reply, reply_type)
-                if kept is None:
-                    self._cannot_be_resumed("a model's reply is not JSON: name its reply_type in run.model")
-                step.keep(kept)
+            step.reply = reply
         return reply
 
-    def _cannot_be_resumed(self, why: str) -> None:
+    def cannot_be_resumed(self, why: str) -> None:
+        """Take in that a later attempt could not be answered as this one is; said once."""
         if self.not_resumable is None:
             self.not_resumable = why
             warnings.warn(f"run {self.run_id} cannot be resumed after a crash: {why}", RuntimeWarning, stacklevel=3)

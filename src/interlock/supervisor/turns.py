@@ -13,12 +13,15 @@ from interlock.core.calls import Stop
 from interlock.core.errors import RunStopped, StoreUnavailable
 from interlock.core.reasons import StopReason
 from interlock.gateway.scope import RunScope
+from interlock.journal.replay import TurnRecord
+from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
 from interlock.supervisor.machinery import Machinery
 
 __all__ = ["ModelTurn", "Turning"]
 
 UNNAMED = "the unnamed model"
+_UNSAID: Any = object()
 
 
 class Turning(Protocol):
@@ -38,12 +41,22 @@ class Turning(Protocol):
         """See `Run.stop`."""
         ...
 
+    def cannot_be_resumed(self, why: str) -> None:
+        """See `Run.cannot_be_resumed`."""
+        ...
+
 
 class ModelTurn(Opened["ModelTurn"]):
     """An open model turn; made by `run.step`.
 
     A turn that ends without a charge costs what was reserved for it if it was declared, else nothing; a turn
     that raises costs nothing.
+
+    Attributes:
+        number: Of the turn, from 1 in each run.
+        wrap_up: This is the one turn after the stop: its reply should be an answer, and ask for no tools.
+        replayed: `reply` is what an earlier attempt of the run recorded: do not ask the model, charge nothing.
+        reply: Set it to what the model said, where `run.step` was told to `record` it.
     """
 
     __slots__ = (
@@ -54,10 +67,12 @@ class ModelTurn(Opened["ModelTurn"]):
         "_held_of_tenant",
         "_machinery",
         "_model",
-        "_reply",
+        "_record",
         "_run",
         "_worst",
         "number",
+        "replayed",
+        "reply",
         "wrap_up",
     )
 
@@ -69,6 +84,7 @@ class ModelTurn(Opened["ModelTurn"]):
         model: str | None,
         max_output_tokens: int | None,
         input_tokens: int | None,
+        record: Any,
     ) -> None:
         super().__init__(bridge)
         self._run = run
@@ -80,13 +96,20 @@ class ModelTurn(Opened["ModelTurn"]):
         self._charged: list[tuple[float, int]] = []
         self._cut: asyncio.Timeout | None = None
         self._cuts = True
-        self._reply: bytes | None = None
+        self._record = record
+        self.reply: Any = _UNSAID
+        self.replayed = False
         self.number = 0
         self.wrap_up = False
 
     def __enter__(self) -> Self:
-        self._cuts = False  # a sync agent's own code cannot be cut; its next call or turn is refused
+        self.uncut()  # a sync agent's own code cannot be cut; its next call or turn is refused
         super().__enter__()
+        return self
+
+    def uncut(self) -> Self:
+        """Let the deadline not cut this turn: it is opened and closed by other tasks than the one that asks."""
+        self._cuts = False
         return self
 
     async def open(self) -> ModelTurn:
@@ -96,7 +119,10 @@ class ModelTurn(Opened["ModelTurn"]):
             RunStopped: The run is over, or a budget does not allow this turn.
         """
         run = self._run
+        record = self._recorded()
         self.wrap_up = await run.begin_turn()
+        if record is not None and not self.wrap_up:
+            return self._replay(record)
         held = self._reserve()
         if isinstance(held, Reservation):
             refused = await self._reserve_of_tenant(held)
@@ -113,6 +139,24 @@ class ModelTurn(Opened["ModelTurn"]):
             if left_s < float("inf"):
                 self._cut = asyncio.timeout(left_s)
                 await self._cut.__aenter__()
+        return self
+
+    def _recorded(self) -> TurnRecord | None:
+        """Return what an earlier attempt recorded of this turn, if it can be answered from it."""
+        scope = self._run.scope
+        if self._record is None or scope.tape is None or scope.stop is not None:
+            return None
+        record = scope.tape.turn(scope.turn + 1)
+        return None if record is None or record.reply is None else record
+
+    def _replay(self, record: TurnRecord) -> ModelTurn:
+        assert record.reply is not None
+        scope = self._run.scope
+        scope.turn += 1
+        self.number = scope.turn
+        scope.meter.replay_turn(record.usd, record.tokens)
+        self.replayed = True
+        self.reply = replies.read(record.reply, self._record)
         return self
 
     def _reserve(self) -> Reservation | Stop:
@@ -157,10 +201,6 @@ class ModelTurn(Opened["ModelTurn"]):
         key = f"tenants.{scope.tenant_id}.budgets.max_usd_per_day"
         return Stop(StopReason.COST_BUDGET, f"model turn: {key} = {cap_usd:g} is used up", {"budget": key})
 
-    def keep(self, reply: bytes | None) -> None:
-        """Record the reply, as JSON, for a later attempt of the run; without one the run is not entered again."""
-        self._reply = reply
-
     def charge(self, usage: Any, *, model: str | None = None) -> None:
         """Charge the usage of a reply: OpenAI's or Anthropic's object, a mapping, or a `Usage`.
 
@@ -200,7 +240,7 @@ class ModelTurn(Opened["ModelTurn"]):
             # A turn that was cut off because its run stops is not a decision of the run.
             stopped = run.scope.stop is not None and isinstance(error, asyncio.CancelledError)
             if run.scope.tape is not None and not self.wrap_up and not stopped:
-                reply = self._reply if error is None else None
+                reply = self._kept() if error is None else None
                 run.scope.tape.keep_turn(self.number, reply, self._model or "", usd, tokens)
             if self._held_of_tenant is not None:
                 self._machinery.tenants.settle(self._held_of_tenant, usd)
@@ -214,6 +254,15 @@ class ModelTurn(Opened["ModelTurn"]):
         finally:
             run.end_turn()
         return False
+
+    def _kept(self) -> bytes | None:
+        """Return the reply as it is recorded; None, and the run cannot be entered again, where it cannot be."""
+        if self._record is None or self.reply is _UNSAID:
+            return None
+        kept = replies.write(self.reply, self._record)
+        if kept is None:
+            self._run.cannot_be_resumed("a model's reply is not JSON: name its reply_type in run.model")
+        return kept
 
 
 def _remedy(model: str) -> str:
