@@ -146,6 +146,13 @@ class Ownership(Protocol):
         """
         ...
 
+    def ring(self, bell: Callable[[], None]) -> Callable[[], None]:
+        """Call `bell`, in any thread, when there may be a run to take; return what ends that.
+
+        A hint, and not given by every store: who waits for it looks every so often all the same.
+        """
+        ...
+
     async def hand_back(self, run_id: str, fence: int, used_s: float) -> bool:
         """Queue a run of ours again, not counting the attempt; False where it is not ours any more."""
         ...

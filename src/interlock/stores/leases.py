@@ -10,7 +10,7 @@ import contextlib
 import math
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -207,6 +207,10 @@ class SqliteLeases:
             task = None
         return read_run(row, self._seal, self._holder, task)
 
+    def ring(self, bell: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 - a file calls nobody
+        """See `Ownership`."""
+        return _nothing
+
     async def hand_back(self, run_id: str, fence: int, used_s: float) -> bool:
         """See `Ownership`."""
         done: bool = await self._writer.submit(queue.hand_back, run_id, fence, used_s, self._clock.wall())
@@ -227,3 +231,7 @@ class SqliteLeases:
 
 def _task_place(run_id: str) -> bytes:
     return run_id.encode() + b"/task"
+
+
+def _nothing() -> None:
+    """Nothing was begun that must be ended."""

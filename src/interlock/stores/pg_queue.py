@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from interlock.journal.store import NewRun
+from interlock.stores.pg_bell import ring_text
 from interlock.stores.pg_takeover import EXPIRED, RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
 
@@ -77,6 +78,7 @@ class Queue:
             name: text.replace("{s}", schema).replace("{ttl_s}", repr(float(holder.ttl_s)))
             for name, text in _TEXTS.items()
         }
+        self._ring = ring_text(schema)
 
     async def queue(self, db: Any, run: NewRun, task: bytes | None, op: int) -> tuple[bool, Any]:
         """Insert the run as queued; or return what stands for its request, untouched."""
@@ -87,7 +89,9 @@ class Queue:
             last_op, *row = await db.fetchrow(self._text["standing"], *identity)
             return last_op == op, row
         names = (name, *identity[:2], write_text(run.root_run_id), identity[2], write_text(run.agent))
-        return True, await db.fetchrow(self._text["queued"], *names, time_ms, run.payload_hash, op, task)
+        row = await db.fetchrow(self._text["queued"], *names, time_ms, run.payload_hash, op, task)
+        await db.execute(self._ring)
+        return True, row
 
     async def requeue(self, db: Any, run_id: str, op: int) -> bool:
         """Queue a parked run; its reason stays until it is taken."""
@@ -98,8 +102,10 @@ class Queue:
         used_s = (orjson.loads(record) if record else {}).get("duration_s")
         if ended_at is not None:
             await self._takeover.close_attempt(db, write_text(run_id), ended_at, reason or "parked")
-        done: str = await db.execute(self._text["requeue"], write_text(run_id), op, used_s)
-        return done == "UPDATE 1"
+        if await db.execute(self._text["requeue"], write_text(run_id), op, used_s) != "UPDATE 1":
+            return False
+        await db.execute(self._ring)
+        return True
 
     async def takeable(
         self, db: Any, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int]
@@ -135,6 +141,7 @@ class Queue:
             return found is not None and bool(found[1])
         await self._takeover.close_attempt(db, name, await db.fetchval(self._text["now"]), "handed_back")
         await db.execute(self._text["hand_back"], name, used_s, op)
+        await db.execute(self._ring)
         return True
 
     async def reap(self, db: Any, orphan_after_s: float, able: Sequence[str], op: int) -> list[str]:

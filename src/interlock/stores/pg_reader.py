@@ -7,6 +7,7 @@ asked twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from interlock.stores.pg_address import Address
 from interlock.stores.pg_claims import CLAIM_COLUMNS
 from interlock.stores.pg_connections import Connections, transaction
 from interlock.stores.pg_errors import Fault, fault_of, translate
-from interlock.stores.pg_thread import LoopThread, answer, answer_all
+from interlock.stores.pg_thread import LoopThread, answer, answer_all, pause
 from interlock.stores.writer import CLOSED, FORKED
 
 __all__ = ["PgReader"]
@@ -84,7 +85,8 @@ class PgReader:
         """Give the connections back."""
         if self._closed is None:
             self._closed = CLOSED
-            self._thread.wait_for(self._connections.close(), self._patience_s)
+            with contextlib.suppress(TimeoutError):
+                self._thread.wait_for(self._connections.close(), self._patience_s)
 
     def forked(self) -> None:
         """Called in the child of a fork: refuse everything, touch nothing."""
@@ -139,6 +141,4 @@ class PgReader:
                 again = (repeat and fault_of(error) is Fault.CONNECTION) or fault_of(error) is Fault.AGAIN
                 if not again or loop.time() + RETRY_S >= give_up_s:
                     return translate(error, self._address.shown)
-            pause = loop.create_future()
-            loop.call_later(RETRY_S, pause.set_result, None)
-            await pause
+            await pause(RETRY_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -26,6 +26,8 @@ _INSERT = """insert into {s}.runs as r (run_id, tenant_id, request_id, root_run_
   select a.run_id, a.tenant_id, a.request_id, a.root_run_id, a.path, a.agent, f.request_time_ms, a.payload_hash,
     'running', 1, 1, $13, clock.now + $14, clock.now, coalesce(a.at, clock.now), a.op, a.task"""
 
+# Requests are taken in one order by everybody, so that of two processes that are asked for the same ones the second
+# waits for the first, and not each for the other.
 # A child's effect keys begin with the time of its root's request.
 _BEGIN = f"""
 with {MINE}, {_ASKED},
@@ -33,7 +35,7 @@ fresh as (insert into {{s}}.requests as q (tenant_id, request_id, path, request_
   select a.tenant_id, a.request_id, a.path,
     coalesce(root.request_time_ms, floor(coalesce(a.at, clock.now) * 1000)::bigint), a.run_id
   from mine, clock, asked a left join {{s}}.runs root on root.run_id = a.root_run_id and a.root_run_id <> a.run_id
-  order by a.n on conflict do nothing returning q.run_id, q.request_time_ms),
+  order by a.tenant_id, a.request_id, a.path, a.n on conflict do nothing returning q.run_id, q.request_time_ms),
 made as ({_INSERT} from clock, asked a join fresh f using (run_id) order by a.n returning {RUN_COLUMNS})
 select (select count(*) from mine), a.n, r.* from asked a left join made r using (run_id) order by a.n"""
 
@@ -54,10 +56,13 @@ _END = f"""
 with {MINE}, asked as materialized (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::text[],
   $7::float8[], $8::text[], $9::bytea[], $10::bigint[]) with ordinality
   as a (run_id, fence, state, reason, at, record, output, op, n)),
+-- In the order in which leases are renewed, so that neither waits for the other.
+held as materialized (select r.run_id from mine, {{s}}.runs r where r.run_id in (select run_id from asked)
+  order by r.run_id for no key update of r),
 ended as (update {{s}}.runs r set state = a.state, reason = a.reason, ended_at = coalesce(a.at, clock.now),
     record = a.record::json, output = a.output, lease_until_s = null, last_op = a.op
-  from mine, clock, asked a where r.run_id = a.run_id and r.fence = a.fence and r.state = 'running'
-  returning r.run_id)
+  from mine, clock, asked a join held using (run_id)
+  where r.run_id = a.run_id and r.fence = a.fence and r.state = 'running' returning r.run_id)
 select (select count(*) from mine), array(select a.n from asked a where a.run_id not in (select run_id from ended)
   and not exists (select 1 from {{s}}.runs r where r.run_id = a.run_id and r.last_op = a.op))"""
 
@@ -153,6 +158,11 @@ def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = Non
     )
 
 
+def _request_of(work: Work) -> tuple[str, str, str]:
+    _, tenant_id, request_id, _, _, _, path, *_ = work.row
+    return tenant_id, request_id, path
+
+
 class RunStatements:
     """The runs' statements for one schema; each runs for a group of works and sets their outcomes."""
 
@@ -163,14 +173,25 @@ class RunStatements:
             text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _CLOSE, _REPLACE, _END, _TRACE)
         )
 
-    async def begin(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
-        """Make the rows of new requests, and look at the others one by one; outcome: (fresh, the run's row)."""
+    async def begin(
+        self, db: Any, writer: tuple[str, int], works: Sequence[Work], answered: Callable[[], None]
+    ) -> bool:
+        """Make the rows of new requests, and look at the others one by one; outcome: (fresh, the run's row).
+
+        `answered` is called for each of them.
+        """
         columns = zip(*(work.row[:-2] for work in works), strict=True)
         rows = await db.fetch(self._begin, *writer, *columns, *self._holder)
         if not rows[0][0]:
             return False
+        known: list[Work] = []
         for work, (_, _, *row) in zip(works, rows, strict=True):
-            work.outcome = (True, row) if row[0] is not None else await self._begin_again(db, writer, work.row)
+            work.outcome = (True, row)
+            if row[0] is None:
+                known.append(work)
+        for work in sorted(known, key=_request_of):
+            work.outcome = await self._begin_again(db, writer, work.row)
+            answered()
         return True
 
     async def _begin_again(self, db: Any, writer: tuple[str, int], row: tuple[Any, ...]) -> tuple[bool, list[Any]]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread", "answer", "answer_all"]
+__all__ = ["LoopThread", "answer", "answer_all", "pause"]
 
 T = TypeVar("T")
 
@@ -71,6 +71,17 @@ async def _breath() -> None:
         future = loop.create_future()
         loop.call_soon(future.set_result, None)
         await future
+
+
+async def pause(seconds: float) -> None:
+    """Sleep on the thread's loop: of real time, whatever clock the store's owner goes by."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    timer = loop.call_later(seconds, over.set_result, None)
+    try:
+        await over
+    finally:
+        timer.cancel()
 
 
 def answer(future: asyncio.Future[Any], outcome: Any) -> None:

@@ -56,9 +56,10 @@ class Work:
         future: Who waits for it; None for nobody.
         outcome: What he will be told: a result, or an exception.
         size: About how many bytes it sends.
+        sent: Whether it may have been carried out, by a transaction of which nobody heard again.
     """
 
-    __slots__ = ("follows", "future", "kind", "marks", "outcome", "row", "size")
+    __slots__ = ("follows", "future", "kind", "marks", "outcome", "row", "sent", "size")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Work:
         self.follows = follows
         self.marks = marks
         self.size = size
+        self.sent = False
         self.future: asyncio.Future[Any] | None = None
         self.outcome: Any = None
 

@@ -87,6 +87,8 @@ class PgWriter:
         self._withdraw_told = _WITHDRAW.replace("{s}", address.schema)
         self._queue: deque[Work] = deque()
         self._under_way: list[Work] = []
+        self._sending = False
+        self._limit: asyncio.Timeout | None = None
         self._db: Any = None
         self._epoch = 0
         self._urgent = False
@@ -158,9 +160,10 @@ class PgWriter:
     async def _main(self) -> None:
         while await self._await_work():
             batch = self._under_way = self._take()
+            self._sending = False
             began_s = self._thread.time()
             try:
-                async with asyncio.timeout(self._options.patience_s):
+                async with asyncio.timeout(self._options.patience_s) as self._limit:
                     await self._write(batch)
             except Exception as error:
                 self._keep(began_s, error)
@@ -208,6 +211,7 @@ class PgWriter:
         if not batch:
             return
         db = await self._connection()
+        await self._withdraw(db)
         left = batch
         for _ in range(MOST_REPEATS):
             try:
@@ -239,6 +243,7 @@ class PgWriter:
 
     async def _transact(self, db: Any, batch: list[Work]) -> None:
         groups = place(batch)
+        self._sending = True
         if len(groups) == 1 and groups[0][0] in _ONE_STATEMENT and self._address.tenant_id is None:
             await self._group(db, *groups[0])
         else:
@@ -257,7 +262,7 @@ class PgWriter:
             case Kind.RESEND:
                 mine = await self._claims.resend(db, writer, self._sender, works)
             case Kind.BEGIN:
-                mine = await self._runs.begin(db, writer, works)
+                mine = await self._runs.begin(db, writer, works, self._answered)
             case Kind.END:
                 mine = await self._runs.end(db, writer, works)
             case Kind.TURN:
@@ -272,8 +277,15 @@ class PgWriter:
                 mine = True
                 for work in works:
                     work.outcome = await work.row[0](db)
+                    self._answered()
         if not mine:
             raise _Replaced
+        self._answered()
+
+    def _answered(self) -> None:
+        """The server has answered one of several statements: patience is with silence, not with long batches."""
+        if self._limit is not None:
+            self._limit.reschedule(self._thread.time() + self._options.patience_s)
 
     async def _connection(self) -> Any:
         if self._db is not None and not self._db.is_closed():
@@ -283,7 +295,6 @@ class PgWriter:
             if not self._address.pooled:
                 await db.execute(_PLAN_FOR_KEYS)
             self._epoch = await db.fetchval(self._raise_epoch, self._me)
-            await self._withdraw(db)
         except BaseException:
             hang_up(db)
             raise
@@ -304,6 +315,9 @@ class PgWriter:
         if fault is Fault.CONNECTION and self._db is not None:
             hang_up(self._db)
             self._db = None
+        if fault is Fault.CONNECTION and self._sending:
+            for work in self._under_way:
+                work.sent = True
         if self._failing_since_s is None:
             self._failing_since_s = began_s
         self._failures = min(self._failures + 1, 20)
@@ -320,9 +334,8 @@ class PgWriter:
             work = self._queue.popleft()
             (kept if work.future is None else told).append(work)
         self._queue.extendleft(reversed(kept))
-        under_way = set(map(id, self._under_way))
         for work in told:
-            if id(work) in under_way and work.kind in {Kind.CLAIM, Kind.RESEND}:
+            if work.sent and work.kind in {Kind.CLAIM, Kind.RESEND}:
                 self._told.append((work.row[0], work.row[-1], work.kind is Kind.CLAIM))
             work.outcome = error
         self._answer(told)

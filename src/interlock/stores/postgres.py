@@ -22,11 +22,13 @@ from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
 from interlock.stores.owner import is_alive, this_process
 from interlock.stores.pg_address import Address, parse_address
+from interlock.stores.pg_bell import PgBell
 from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, resend_of, settle_of
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
-from interlock.stores.pg_leases import PgHeartbeat, PgLeases
+from interlock.stores.pg_heartbeat import PgHeartbeat
+from interlock.stores.pg_leases import PgLeases
 from interlock.stores.pg_owner import is_gone
 from interlock.stores.pg_purge import PgRetention
 from interlock.stores.pg_reader import PgReader
@@ -138,12 +140,21 @@ class PostgresStore:
         me = secrets.token_hex(8)
         # Two stores of one process are two owners.
         holder = Holder(f"{this_process()}/{me}", lease_ttl_s)
-        self._heartbeat = PgHeartbeat(address, holder, clock, self._time)
+        self._heartbeat = PgHeartbeat(address, holder, clock, self._time, options.patience_s)
         self._writer = PgWriter(self._thread, address, me, this_process(), holder, options)
         self._reader = PgReader(self._thread, address, options.patience_s)
         self.history = PgHistory(self._writer, self._reader, address.schema, self._seal)
+        bell = PgBell(self._thread, address, options.patience_s)
         self.leases = PgLeases(
-            self._writer, self._reader, address.schema, self._seal, self._time, holder, self._heartbeat, self._ops
+            self._writer,
+            self._reader,
+            address.schema,
+            self._seal,
+            self._time,
+            holder,
+            self._heartbeat,
+            bell,
+            self._ops,
         )
         self.tenants = PgTenants(self._writer, address.schema, this_process())
         self.switches = PgSwitches(self._reader, address.schema, self._time, clock)

@@ -87,15 +87,26 @@ class Worker:
     async def run(self) -> None:
         """Work until `drain` is called."""
         drained = asyncio.create_task(self._drained.wait())
+        rung = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            loop.call_soon_threadsafe(rung.set)
+
+        silence = self._leases.ring(ring)
         try:
             while not self._drained.is_set():
+                rung.clear()
                 try:
                     await self._look()
                 except InterlockError as error:
                     self._failed(error)
-                waits: list[asyncio.Task[Any]] = [drained, *self._under_way]
+                bell = asyncio.create_task(rung.wait())
+                waits: list[asyncio.Task[Any]] = [drained, bell, *self._under_way]
                 await asyncio.wait(waits, timeout=self._options.poll_s, return_when=asyncio.FIRST_COMPLETED)
+                bell.cancel()
         finally:
+            silence()
             drained.cancel()
             self._supervisor.return_runs()
             if self._under_way:
