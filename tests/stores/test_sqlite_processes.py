@@ -47,6 +47,13 @@ def lines(process, count):
     return [process.stdout.readline().split() for _ in range(count)]
 
 
+def test_processes_may_make_and_close_the_same_files_at_the_same_moment(tmp_path):
+    """SQLite does not wait for one that changes the journal mode, or takes the log away."""
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(worker("open-each", tmp_path, 60)) for _ in range(4)]
+        assert [report(process) for process in processes] == [[]] * 4
+
+
 async def test_a_killed_writer_loses_nothing_that_it_acknowledged(path):
     """The worker prints what was acknowledged to it; whatever was printed must be in the file."""
     acknowledged = {}

@@ -52,6 +52,12 @@ async def claim_for_ever(path, run_id, callers):
     await asyncio.gather(*(caller() for _ in range(int(callers))))
 
 
+async def open_each(folder, count):
+    for n in range(int(count)):
+        opened(f"{folder}/{n}.db").close()
+    tell("[]")
+
+
 async def claim_one(path, run_id):
     store = opened(path)
     mine = intent(await begin(store, run_id), 1)
@@ -119,6 +125,7 @@ VERBS = {
     "open": open_new,
     "hold": hold,
     "exit": exit_,
+    "open-each": open_each,
 }
 
 if __name__ == "__main__":

@@ -105,7 +105,12 @@ def migrate(db: sqlite3.Connection, path: str) -> bytes:
     Raises:
         ConfigError: The file belongs to another program, or to a newer Interlock.
     """
-    if _version(db, path) < SCHEMA_VERSION:
+    db.execute("begin")
+    try:
+        version = _version(db, path)
+    finally:
+        db.execute("rollback")
+    if version < SCHEMA_VERSION:
         db.execute("begin immediate")
         try:
             # Again inside the transaction: another process may have migrated while we waited for the lock.
@@ -127,6 +132,7 @@ def migrate(db: sqlite3.Connection, path: str) -> bytes:
 
 
 def _version(db: sqlite3.Connection, path: str) -> int:
+    """Return the schema's version. Asked inside a transaction: another process may be making the file right now."""
     version = int(db.execute("pragma user_version").fetchone()[0])
     owner = int(db.execute("pragma application_id").fetchone()[0])
     if version > SCHEMA_VERSION:

@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 
 from interlock.core.clock import SYSTEM, Clock
-from interlock.core.errors import ConfigError
+from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
 from interlock.stores import claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
-from interlock.stores.database import connect, migrate, translate
+from interlock.stores.database import connect, is_busy, migrate, translate
 from interlock.stores.health import SqliteCheckup
 from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
@@ -40,6 +40,8 @@ __all__ = ["MEMORY", "SqliteStore"]
 
 MEMORY = ":memory:"
 SCHEME = "sqlite:///"
+# Most of a wait between two tries to open a file that another process has to itself for a moment.
+_BUSY_S = 0.02
 
 # The open stores of this process: written out when the interpreter ends, and told when they are in a fork's child.
 _stores: set[SqliteStore] = set()
@@ -275,6 +277,20 @@ def _open(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
         raise
 
 
+    """Open the file, waiting for processes that are opening or closing it: then SQLite gives up without waiting."""
+    # The real clock: what is waited for is another process.
+    until_s = SYSTEM.monotonic() + patience_s
+    while True:
+        try:
+            return _open_once(path, patience_s)
+        except StoreUnavailable as error:
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.Error) or not is_busy(cause) or SYSTEM.monotonic() >= until_s:
+                raise
+        threading.Event().wait(SYSTEM.uniform(0.0, _BUSY_S))
+
+
+def _open_once(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
 def _nothing(db: sqlite3.Connection) -> None:
     """What `flush` waits for."""
 
