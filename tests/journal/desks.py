@@ -20,7 +20,7 @@ from interlock.stores.sqlite import SqliteStore
 class Run(Journaled):
     """What the guards see of a run."""
 
-    __slots__ = ("occurrences", "seq")
+    __slots__ = ("occurrences", "proposed", "seq")
 
     def __init__(self, clock: ManualClock, run_id: str, request_id: str, request_time_ms: int, fence: int = 1) -> None:
         self.run_id = self.root_run_id = run_id
@@ -38,6 +38,7 @@ class Run(Journaled):
         self.observing = False
         self.retrying = False
         self.occurrences: dict[bytes, int] = {}
+        self.proposed: set[bytes] | None = None
         self.seq = 0
 
 

@@ -119,7 +119,13 @@ class Recall:
             while flight is not None:
                 await flight.landed()
                 flight = inflight.get(call.key)
-            claim = await journal.find(call.key)
+            proposed = call.run.proposed
+            if proposed is None or call.key in proposed:
+                claim = await journal.find(call.key)
+            else:
+                # The first of its kind: if the store knows better after all, claiming it will say so.
+                proposed.add(call.key)
+                claim = None
             answer = None if claim is None else await resolver.resolve(call, claim)
             if answer is not None:
                 return answer

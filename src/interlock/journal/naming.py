@@ -14,11 +14,18 @@ __all__ = ["Journaled", "check_identity", "give_back", "name_effect"]
 
 
 class Journaled(RunFacts):
-    """What the journal keeps of a run: how often each equal write was proposed; children share it."""
+    """What the journal keeps of a run; children share it.
+
+    Attributes:
+        occurrences: How often each equal write was proposed.
+        proposed: Effect keys of the request so far, where this run has seen all of them: it was the first to begin it,
+            and nobody else can add to them. None where the store must be asked.
+    """
 
     __slots__ = ()
 
     occurrences: dict[bytes, int]
+    proposed: set[bytes] | None
 
 
 def name_effect(call: Call[Any], secret: bytes, *, counted: bool) -> None:

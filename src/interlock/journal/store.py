@@ -291,6 +291,11 @@ class RunStore(Protocol):
         ...
 
     async def end(
+    @property
+    def first(self) -> bool:
+        """Whether nobody has owned this run before."""
+        return self.fresh and self.row.fence <= 1
+
         self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
     ) -> bool:
         """Write the outcome once, durably; False where a fenced owner, or a second time, wrote nothing."""

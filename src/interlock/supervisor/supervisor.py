@@ -204,6 +204,8 @@ class Supervisor:
         return await self._opened(scope, begun, History(), asked_s)
 
     async def _opened(self, scope: RunScope, begun: Begun | None, history: History, asked_s: float) -> Run | RunResult:
+        if begun is None or (begun.first and not scope.retrying):
+            scope.proposed = set()
         if begun is not None:
             scope.run_id = scope.root_run_id = scope.trace.run_id = begun.row.run_id
             scope.request_time_ms = begun.row.request_time_ms
