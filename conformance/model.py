@@ -52,12 +52,18 @@ class ModelServer:
 
     Args:
         script_of: The script of a session, by its name; raises LookupError for one that is not known.
-        is_nested: Whether a conversation is a sub-agent's.
+        is_nested: Whether a conversation is a sub-agent's. concerns: whether it is any agent's of the scenario.
     """
 
-    def __init__(self, script_of: Callable[[str], Script], is_nested: Callable[[Seen], bool]) -> None:
+    def __init__(
+        self,
+        script_of: Callable[[str], Script],
+        is_nested: Callable[[Seen], bool],
+        concerns: Callable[[Seen], bool],
+    ) -> None:
         self._script_of = script_of
         self._is_nested = is_nested
+        self._concerns = concerns
         self._asked: dict[str, Asked] = {}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -73,6 +79,7 @@ class ModelServer:
         app.router.add_post("/{session}/{delivery}/v1/responses", self._responses)
         app.router.add_post("/{session}/{delivery}/v1/messages", self._anthropic)
         app.router.add_post("/{session}/{delivery}/v1/messages/count_tokens", self._count)
+        app.router.add_route("*", "/{anything:.*}", self._else)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -95,11 +102,21 @@ class ModelServer:
             raise web.HTTPBadRequest(text=text, content_type="application/json") from error
         except LookupError as error:
             raise web.HTTPNotFound(text=json.dumps({"error": {"message": str(error)}})) from error
+        model = str(body.get("model", "scripted"))
+        if not self._concerns(seen):
+            return Turn(text="Outage"), 1, model, body  # a client's own question, for a title or so
         asked = self.asked(request.match_info["session"])
         asked.requests += 1
-        nested = self._is_nested(seen)
-        asked.heard.update(dict.fromkeys((nested, heard) for heard in seen.heard))
-        return script(seen), seen.turn, str(body.get("model", "scripted")), body
+        full = {_plain(name): name for name in seen.offered}
+        seen = replace(
+            seen,
+            heard=tuple(replace(h, tool=_plain(h.tool)) for h in seen.heard),
+            offered={_plain(name): schema for name, schema in seen.offered.items()},
+        )
+        asked.heard.update(dict.fromkeys((self._is_nested(seen), heard) for heard in seen.heard))
+        turn = script(seen)
+        uses = tuple(replace(use, tool=full.get(use.tool, use.tool)) for use in turn.uses)
+        return replace(turn, uses=uses), seen.turn, model, body
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         turn, number, model, body = await self._turn(request, read_chat)
@@ -120,8 +137,17 @@ class ModelServer:
             return web.json_response(anthropic_body(turn, number, model))
         return await _stream(request, anthropic_events(turn, number, model))
 
+    async def _else(self, _request: web.Request) -> web.Response:
+        """Answer what clients ask before they begin."""
+        return web.json_response({})
+
     async def _count(self, _request: web.Request) -> web.Response:
         return web.json_response({"input_tokens": Turn().input_tokens})
+
+
+def _plain(name: str) -> str:
+    """Return a tool's own name: some clients put the name of its server before it."""
+    return name.rpartition("__")[2] if name.startswith("mcp__") else name
 
 
 async def _stream(request: web.Request, events: Any) -> web.StreamResponse:

@@ -13,8 +13,9 @@ from conformance.conversation import Script, Seen, Turn, Use
 from conformance.scenario import Delivery, Given, Scenario
 from conformance.world import Fault, Plan
 
-__all__ = ["RESEARCHER", "SCENARIOS", "configuration", "scenario"]
+__all__ = ["RESEARCHER", "SCENARIOS", "TRIAGE", "configuration", "scenario"]
 
+TRIAGE = "triage"
 RESEARCHER = "researcher"
 TICKET = {"title": "Login outage", "description": "Users cannot log in."}
 OTHER = {"title": "Export fails", "description": "The export stops half-way."}
@@ -273,6 +274,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "A-B-A-B cycle (requests)",
         searches("causes of the outage", "effects of the outage"),
         {"search_read": 4},
+        config={"agent": {"loop_detection": {"no_progress_threshold": 20}}},
         deliveries=(Delivery(("loop_detected",)),),
         counts="requests",
     ),
@@ -280,7 +282,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "dollar_cap",
         "dollar cap mid-run",
         rows(8, {3: 1_000_000}),
-        {"row:line 1": 1, "row:line 2": 1},
+        # The third turn is what costs too much; its calls are let through, and no further turn begins.
+        {"row:line 1": 1, "row:line 2": 1, "row:line 3": 1},
         config={"agent": {"budgets": {"max_usd": 1.0}}},
         deliveries=(Delivery(("cost_budget",)),),
     ),
@@ -324,8 +327,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         REFUND_ONCE,
         {},
         given=REFUNDS,
-        config=APPROVED | {"approvals": {"wait_s": 0, "expires_s": 0.5}},
-        deliveries=(Delivery(("approval_pending",)), Delivery(before="wait")),
+        config=APPROVED | {"approvals": {"wait_s": 10, "expires_s": 0.3}},
     ),
     Scenario(
         "killed_worker",

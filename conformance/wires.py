@@ -179,7 +179,9 @@ def anthropic_events(turn: Turn, number: int, model: str) -> Iterator[str]:
     if turn.text:
         blocks.append(({"type": "text", "text": ""}, "text_delta", turn.text))
     for use, call_id in zip(turn.uses, turn.ids(number), strict=True):
-        blocks.append(({"type": "tool_use", "id": call_id, "name": use.tool, "input": {}}, "input_json_delta", use.json))
+        blocks.append(
+            ({"type": "tool_use", "id": call_id, "name": use.tool, "input": {}}, "input_json_delta", use.json)
+        )
     for i, (block, kind, text) in enumerate(blocks):
         field = "text" if kind == "text_delta" else "partial_json"
         yield event("content_block_start", index=i, content_block=block)
