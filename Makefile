@@ -6,6 +6,7 @@
 #   make bench      the benchmarks; writes the table of docs/why.md
 #   make docs       writes the generated reference pages and runs the code of the documentation
 #   make figures    runs the drill with five seeds; writes the tables of README.md and docs/evidence.md
+#   make conformance  the same scenarios through every agent framework, bare and under Interlock, as a matrix
 #   make checklist  switches each guard and each setting off in a copy and requires that a named test fails
 
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help venv drill test full proof lint format bench figures docs checklist coverage clean
+.PHONY: help venv drill test full proof lint format bench figures docs conformance checklist coverage clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -78,6 +79,9 @@ bench: $(DEV)
 
 figures: $(DEV)
 	@$(BIN)/python tools/figures.py drill
+
+conformance: $(DEV)
+	@$(BIN)/python -m conformance $(ARGS)
 
 docs: $(DEV)
 	@$(BIN)/python tools/reference.py

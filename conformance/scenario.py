@@ -56,7 +56,7 @@ class Scenario:
         lost_answer: A write whose answer is lost: some bare run must show a duplicate here.
         stream, own_retries: See `column.Job`.
         correctable: The model may correct what it sent: an invitation to do so is right.
-        unrecorded: Statuses that may stand in one framework's record alone, since others refuse before a tool is called.
+        unrecorded: Statuses that may stand in one record alone: other frameworks refuse before a tool is called.
     """
 
     name: str
