@@ -92,9 +92,11 @@ class House:
     switches: Switches
     admission: Admission
     inflight: InFlight
+    perform: Perform
     sinks: _Sinks
     clock: Clock
     grace_s: Callable[[], float]
+    check: Callable[[ToolSpec], None]
 
     async def aclose(self) -> None:
         """Stop runs, wait for writes under way, and close sinks and store."""
@@ -138,8 +140,8 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
     admission = Admission(
         clock, limits_for(settings), breaker_for(settings), pool, settings.tools.max_abandoned_threads
     )
-    inflight = InFlight(store)
-    funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, pool, inflight, redactor)
+    inflight, perform = InFlight(store), Perform(pool)
+    funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, pool, inflight, perform, redactor)
     gateway = Gateway(
         funnel,
         registry,
@@ -154,9 +156,11 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
         switches=switches,
         admission=admission,
         inflight=inflight,
+        perform=perform,
         sinks=sinks,
         clock=clock,
         grace_s=lambda: grace_s(settings, registry),
+        check=declarations.check,
     )
 
 
@@ -170,6 +174,7 @@ def _funnel(
     admission: Admission,
     pool: ToolThreads,
     inflight: InFlight,
+    perform: Perform,
     redactor: Redactor,
 ) -> Funnel:
     tools = settings.tools
@@ -213,7 +218,7 @@ def _funnel(
         ),
         timeout=Timeout(timeout_for(settings)),
         outputs=Outputs(OutputOptions(settings.validation.output.fail_closed, tools.max_output_bytes)),
-        perform=Perform(pool),
+        perform=perform,
     )
 
 

@@ -28,34 +28,39 @@ class Perform:
 
     def __call__(self, tool: ToolSpec) -> Proceed[Any]:
         """Return the function that performs one attempt of a call of `tool`."""
-        usual = _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._in_a_thread(tool)
+        usual = _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._threaded(tool)
 
         def perform(call: Call[Any]) -> Awaitable[Answer]:
             return usual(call) if call.perform is None else call.perform(call)
 
         return perform
 
-    def _in_a_thread(self, tool: ToolSpec) -> Proceed[Any]:
-        pool, fn, name, takes_key = self._pool, tool.fn, tool.name, tool.takes_key
+    def _threaded(self, tool: ToolSpec) -> Proceed[Any]:
+        fn, takes_key = tool.fn, tool.takes_key
 
-        async def perform(call: Call[Any]) -> Answer:
+        def perform(call: Call[Any]) -> Awaitable[Answer]:
             kwargs = {**call.args, "idempotency_key": call.sent_key} if takes_key else call.args
-            late = call.late = pool.submit(fn, kwargs, name)
-            try:
-                value = await asyncio.shield(late)
-            except asyncio.CancelledError:
-                if pool.withdraw(late):
-                    call.late = None
-                    raise NeverStarted from None
-                pool.abandon(name, late)
-                raise
-            except Exception:
-                call.late = None
-                raise
-            call.late = None
-            return Answer(value)
+            return self.in_a_thread(call, fn, kwargs)
 
         return perform
+
+    async def in_a_thread(self, call: Call[Any], fn: Callable[..., Any], kwargs: dict[str, Any]) -> Answer:
+        """Make one attempt of `call` by a sync function, in a thread."""
+        pool, name = self._pool, call.tool.name
+        late = call.late = pool.submit(fn, kwargs, name)
+        try:
+            value = await asyncio.shield(late)
+        except asyncio.CancelledError:
+            if pool.withdraw(late):
+                call.late = None
+                raise NeverStarted from None
+            pool.abandon(name, late)
+            raise
+        except Exception:
+            call.late = None
+            raise
+        call.late = None
+        return Answer(value)
 
 
 def _awaited(fn: Callable[..., Any], *, takes_key: bool) -> Proceed[Any]:

@@ -25,6 +25,13 @@ class Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
 
+    def is_here(self) -> bool:
+        """Whether this code runs on the run's loop."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
     def cross(self, work: Coroutine[Any, Any, T]) -> Any:
         """Return `work` itself on the run's loop; from another thread, do it there and return its value.
 

@@ -17,7 +17,7 @@ from interlock.core.calls import Answer, Stop, ToolSpec
 from interlock.core.errors import InterlockError, LeaseLost, OutcomeUnknown, RunStopped
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
-from interlock.gateway.gateway import Perform
+from interlock.gateway.gateway import Gateway, Perform
 from interlock.gateway.scope import RunScope
 from interlock.journal.ownership import Lease, hold_on
 from interlock.supervisor import replies
@@ -100,6 +100,10 @@ class Run:
         """Pass a call through the funnel whose attempts another makes (`perform`); for adapters, on the run's loop."""
         return self._call(tool, args, tool_call_id, perform, bare=False)
 
+    def belongs_to(self, gateway: Gateway) -> bool:
+        """Whether calls of this run pass this gateway."""
+        return self._machinery.gateway is gateway
+
     def observe(self, tool: str, args: Mapping[str, Any] | None = None, *, tool_call_id: str | None = None) -> Any:
         """Use a tool, and return an `Observation`; a refusal does not raise.
 
@@ -131,7 +135,7 @@ class Run:
         """Pass the gateway; return the answer, or its value alone if `bare` (a frame less for each call under way)."""
         scope = self.scope
         if scope.stop is not None:
-            if self._straggler is not None:
+            if self._straggler is not None and perform is None:  # a framework ends its batch, however large it is
                 self._straggler.called()
         elif self._parent is not None and self._parent.scope.stop is not None:
             self.stop(self._parent.scope.stop)

@@ -239,7 +239,9 @@ class ModelTurn(Opened["ModelTurn"]):
             run.scope.meter.settle_turn(held, usd, tokens)
             # A turn that was cut off because its run stops is not a decision of the run.
             stopped = run.scope.stop is not None and isinstance(error, asyncio.CancelledError)
-            if run.scope.tape is not None and not self.wrap_up and not stopped:
+            if self._record is not None and isinstance(error, Exception) and run.scope.turn == self.number:
+                run.scope.turn -= 1  # nothing came of it: whoever asks again takes this very turn
+            elif run.scope.tape is not None and not self.wrap_up and not stopped:
                 reply = self._kept() if error is None else None
                 run.scope.tape.keep_turn(self.number, reply, self._model or "", usd, tokens)
             if self._held_of_tenant is not None:
