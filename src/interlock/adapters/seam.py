@@ -19,7 +19,7 @@ from interlock.adapters.outcome import Outcome
 from interlock.adapters.values import ToolArguments, ToolValue, defaults_of, parsed
 from interlock.config.build import House
 from interlock.config.gate import Interlock
-from interlock.core.calls import Answer, Call, Effect, OnUnknown, Stop, ToolSpec
+from interlock.core.calls import Answer, Call, Effect, OnUnknown, Schema, Stop, ToolSpec
 from interlock.core.errors import ConfigError, InterlockError, NotPerformed
 from interlock.gateway.tools import Attempt, Tool, attempt_under_way, current_run
 from interlock.policy.globs import valid_tool_name
@@ -81,6 +81,7 @@ class Seam:
         effect: Literal["read", "write"] | None = None,
         schema: Mapping[str, Any] | None = None,
         function: Any = None,
+        inputs: Schema | None = None,
         tool_call_id: str | None = None,
         timeout_s: float | None = None,
         approval: bool = False,
@@ -98,6 +99,7 @@ class Seam:
             effect: What the framework's own metadata says; the configuration and `@gate.tool` go before it.
             schema: JSON Schema of the arguments; its defaults are filled in.
             function: What the framework will call, where the adapter can see it: the tool itself, if it is decorated.
+            inputs: What the arguments must fit, where the framework looks only inside the attempt; one object a tool.
             tool_call_id: The model's own id, for the record alone.
             timeout_s: The framework's own timeout of this tool, in place of its own cutting. approval: the framework
                 says that a person must approve. Both, like `effect`, where nothing else is declared.
@@ -107,7 +109,7 @@ class Seam:
         Raises:
             Exception: One of `passes`; and, under `mode: observe`, whatever the tool raised.
         """
-        given, tool = parsed(args), self._tool(name, function, effect, timeout_s, approval=approval)
+        given, tool = parsed(args), self._tool(name, function, effect, timeout_s, inputs, approval=approval)
         attempts = _Attempts(handler, given, passes, threaded=threaded)
         answering = across(run, run.through(tool, _filled(given, schema), attempts.make, tool_call_id))
         return await self._outcome(run, answering, attempts)
@@ -122,6 +124,7 @@ class Seam:
         effect: Literal["read", "write"] | None = None,
         schema: Mapping[str, Any] | None = None,
         function: Any = None,
+        inputs: Schema | None = None,
         tool_call_id: str | None = None,
         timeout_s: float | None = None,
         approval: bool = False,
@@ -133,7 +136,7 @@ class Seam:
             ConfigError: Called on the run's own event loop, which it would block for good.
         """
         off_the_loop(run)
-        given, tool = parsed(args), self._tool(name, function, effect, timeout_s, approval=approval)
+        given, tool = parsed(args), self._tool(name, function, effect, timeout_s, inputs, approval=approval)
         attempts = _SyncAttempts(handler, given, passes, self._home())
         answering = run.through(tool, _filled(given, schema), attempts.make, tool_call_id)
         work = self._outcome(run, answering, attempts)
@@ -159,7 +162,14 @@ class Seam:
     # -- tools
 
     def _tool(
-        self, name: str, function: Any, effect: str | None, timeout_s: float | None, *, approval: bool
+        self,
+        name: str,
+        function: Any,
+        effect: str | None,
+        timeout_s: float | None,
+        inputs: Schema | None,
+        *,
+        approval: bool,
     ) -> str | ToolSpec:
         """Return what the gate knows of a tool: as it was declared, or made out of what the framework says."""
         home = self._home()
@@ -168,13 +178,13 @@ class Seam:
         declared = home.gateway.declared(name)
         if declared is not None and not _by_key(declared):
             return declared.name
-        place = (name, declared or (effect, timeout_s, approval))
+        place = (name, declared or (effect, timeout_s, inputs, approval))
         tool = self._tools.get(place)
         if tool is None:
             if len(self._tools) >= TOOLS_KEPT:
                 self._tools.clear()
             if declared is None:
-                tool = _foreign(name, home, effect, timeout_s, approval=approval)
+                tool = _foreign(name, home, effect, timeout_s, inputs, approval=approval)
             else:
                 tool = _without_key(declared)
             self._tools[place] = tool
@@ -210,7 +220,9 @@ def _without_key(declared: ToolSpec) -> ToolSpec:
     return replace(declared, on_unknown=OnUnknown.STOP if declared.lookup is None else OnUnknown.LOOKUP)
 
 
-def _foreign(name: str, home: House, effect: str | None, timeout_s: float | None, *, approval: bool) -> ToolSpec:
+def _foreign(
+    name: str, home: House, effect: str | None, timeout_s: float | None, inputs: Schema | None, *, approval: bool
+) -> ToolSpec:
     tool = ToolSpec(
         name,
         _nowhere,
@@ -218,7 +230,7 @@ def _foreign(name: str, home: House, effect: str | None, timeout_s: float | None
         effect=Effect.WRITE if effect is None else Effect(effect),
         # It may read its key (`interlock.adapters.idempotency_key`); the configuration says so by `resend`.
         takes_key=True,
-        inputs=_ARGUMENTS,
+        inputs=inputs or _ARGUMENTS,
         output=_VALUE,
         timeout_s=timeout_s,
         approval="required" if approval else None,
