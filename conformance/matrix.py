@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ async def run_matrix(
     """
     work = Path(tempfile.mkdtemp(prefix="interlock-conformance-"))
     if REFERENCE not in {place.name for place in places}:
-        places = [Place(REFERENCE, sys.executable), *places]
+        places = [Place(REFERENCE), *places]
     try:
         await _make_stores(work, places, scenarios)
         async with Stage(work) as stage:
@@ -138,7 +137,7 @@ async def _play(
 ) -> dict[str, Played] | str:
     """Return what one process played, by scenario; or why it could not."""
     out = work / f"{place.name}.{_side(guarded=guarded)}.jsonl"
-    words = ["--column", place.name, "--side", _side(guarded=guarded), "--model", stage.model.url]
+    words = ["--column", place.column, "--side", _side(guarded=guarded), "--model", stage.model.url]
     words += ["--world", stage.world.url, "--work", str(work), "--out", str(out)]
     async with turn:
         process = await asyncio.create_subprocess_exec(
@@ -156,7 +155,8 @@ async def _play(
     progress(f"{place.name}, {_side(guarded=guarded)}")
     lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     if not lines:
-        return errors.decode(errors="replace").strip()[-600:] or f"ended with {process.returncode}"
+        said = errors.decode(errors="replace").strip().splitlines() or [f"ended with {process.returncode}"]
+        return said[-1][:600]
     return {played.scenario: played for played in map(Played.read, lines)}
 
 

@@ -22,10 +22,16 @@ STAMP = "installed.txt"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A column and the interpreter that plays it."""
+    """A column, the interpreter that plays it, and the module and name under which that interpreter finds it."""
 
     name: str
-    python: str
+    python: str = sys.executable
+    source: str = ""
+
+    @property
+    def column(self) -> str:
+        """Where the column is."""
+        return self.source or f"conformance.columns.{self.name.replace('-', '_')}:COLUMN"
 
 
 def columns() -> list[str]:
@@ -46,7 +52,7 @@ def find_place(name: str, *, install: bool) -> Place:
     """
     distribution, requires = _words(name)
     if _here(distribution, requires):
-        return Place(name, sys.executable)
+        return Place(name)
     own = OWN / name
     python = own / "bin" / "python"
     wanted = "\n".join(requires)

@@ -1,6 +1,7 @@
 """Plays scenarios through one column, on one side; a process of its own, for the framework's sake and for kill -9.
 
-python -m conformance.player --column loop --side guarded --model URL --world URL --work DIR --out FILE NAME…
+python -m conformance.player --column loop --side guarded \
+        --model URL --world URL --work DIR --out FILE NAME…
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ SYSTEM = f"{agent_mark(TRIAGE)} Use the tools; answer in one sentence."
 PROMPT = "Users cannot log in: see to it."
 
 
-def load_column(name: str) -> Column:
-    """Return the column of this name.
+def load_column(source: str) -> Column:
+    """Return the column that `module:NAME` is.
 
     Raises:
-        ImportError: There is no such file, or the framework is not installed.
+        ImportError: There is no such module, or the framework is not installed.
     """
-    column: Column = importlib.import_module(f"conformance.columns.{name.replace('-', '_')}").COLUMN
+    module, _, name = source.partition(":")
+    column: Column = getattr(importlib.import_module(module), name)
     return column
 
 
@@ -52,11 +54,15 @@ class Player:
     """Plays one column.
 
     Args:
-        model_url, world_url: Where the servers are. work: directory of the stores.
+        source: Where the column is, for the process that dies. model_url, world_url: where the servers are.
+        work: Directory of the stores.
     """
 
-    def __init__(self, column: Column, *, guarded: bool, model_url: str, world_url: str, work: Path) -> None:
+    def __init__(
+        self, column: Column, source: str, *, guarded: bool, model_url: str, world_url: str, work: Path
+    ) -> None:
         self._column = column
+        self._source = source
         self._guarded = guarded
         self._model_url = model_url
         self._world_url = world_url
@@ -112,7 +118,7 @@ class Player:
         return tuple(_with_effects(one, effects) for one in ended)
 
     async def _die(self, played: Scenario, number: int) -> Ended:
-        words = ["--column", self._column.name, "--side", "guarded" if self._guarded else "bare"]
+        words = ["--column", self._source, "--side", "guarded" if self._guarded else "bare"]
         words += ["--model", self._model_url, "--world", self._world_url, "--work", str(self._work)]
         words += ["--delivery", str(number), "--out", "/dev/null", played.name]
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "conformance.player", *words)
@@ -196,7 +202,14 @@ async def _record(gate: Interlock) -> list[tuple[str, ...]]:
 async def _main(options: argparse.Namespace, out: Any) -> None:
     guarded = options.side == "guarded"
     column = load_column(options.column)
-    player = Player(column, guarded=guarded, model_url=options.model, world_url=options.world, work=Path(options.work))
+    player = Player(
+        column,
+        options.column,
+        guarded=guarded,
+        model_url=options.model,
+        world_url=options.world,
+        work=Path(options.work),
+    )
     for name in options.scenarios:
         try:
             played = await player.play(scenario(name), options.delivery)
