@@ -150,7 +150,7 @@ class Player:
             tools=tools,
             openai_url=f"{model}/v1",
             anthropic_url=model,
-            model="claude-sonnet-4-5" if self._column.wire is Wire.ANTHROPIC else "gpt-4o",
+            model="claude-sonnet-5-5" if self._column.wire is Wire.ANTHROPIC else "gpt-4o",
             stream=played.stream,
             nested=nested,
             own_retries=played.own_retries,

@@ -34,7 +34,7 @@ NO_ROWS = {"tools": {"deny": ["row_append"]}}
 def configuration(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that all scenarios share, with one scenario's changes."""
     price = {"input_usd_per_mtok": 2.5, "output_usd_per_mtok": 10.0}
-    models = ("gpt-4o", "openai:gpt-4o", "claude-sonnet-4-5", "anthropic:claude-sonnet-4-5")
+    models = ("gpt-4o", "openai:gpt-4o", "claude-sonnet-5-5", "anthropic:claude-sonnet-5-5")
     shared: dict[str, Any] = {
         "lease_ttl_s": 1.0,
         "agent": {"budgets": {"max_steps": 60, "max_tool_calls": 80, "max_seconds": 120, "max_usd": 5.0}},
