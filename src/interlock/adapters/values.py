@@ -6,7 +6,7 @@ nobody can change afterwards. An output goes to the framework as the tool return
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,9 +15,21 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from interlock.core.canonical import NotCanonical, canonical_json
 from interlock.validation.mismatch import SchemaMismatch
 
-__all__ = ["ToolArguments", "ToolValue", "as_json", "defaults_of", "parsed"]
+__all__ = ["SCALARS", "ToolArguments", "ToolValue", "as_json", "defaults_of", "parsed"]
 
-_SCALARS = frozenset({str, int, bool, float, type(None)})
+SCALARS = frozenset({str, int, bool, float, type(None)})
+
+
+class Unfit(dict[str, Any]):
+    """Arguments that the framework's own schema refuses: refused in the funnel, and so on the record.
+
+    Attributes:
+        errors: As of a `SchemaMismatch`.
+    """
+
+    def __init__(self, args: Mapping[str, Any], errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(args)
+        self.errors = list(errors) or [{"loc": [], "type": "schema", "msg": "They are not what it takes"}]
 
 
 class ToolArguments:
@@ -31,9 +43,11 @@ class ToolArguments:
         Raises:
             SchemaMismatch: They are no JSON object. NotCanonical: a part of them is not JSON.
         """
+        if isinstance(value, Unfit):
+            raise SchemaMismatch(value.errors)
         if not isinstance(value, Mapping):
             raise SchemaMismatch([{"loc": [], "type": "json", "msg": "The arguments are not a JSON object"}])
-        if all(type(item) in _SCALARS for item in value.values()):
+        if all(type(item) in SCALARS for item in value.values()):
             return dict(value)
         plain: dict[str, Any] = as_json(dict(value))
         return plain

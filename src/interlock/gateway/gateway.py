@@ -144,7 +144,7 @@ class Gateway:
         tape.keep(call, answer, None)
         return answer
 
-    def tool(self, name: str) -> ToolSpec:
+    def tool(self, name: str | ToolSpec) -> ToolSpec:
         """Return a tool as the funnel sees it: registered and settled by the configuration, or unknown."""
         return (self._known.get(name) or self._fold(name))[0]
 
