@@ -39,9 +39,8 @@ def count_up(store_url, seed, loop, *args):
     assert figures.duplicates_tell == 0
     assert figures.doubts_left == 0
     assert figures.runs_not_ended == 0
-    # A machine too slow for its store ends runs by that name; nothing else may.
-    assert set(figures.reasons) <= {"success", "store_unavailable"}
-    assert figures.reasons["success"] > figures.runs / 2
+    # Neither kills nor pauses are a reason to end otherwise: not for the store of a slow machine either.
+    assert figures.reasons == {"success": figures.runs}
     return figures
 
 

@@ -63,7 +63,7 @@ class Server:
         subprocess.run([binaries() / program, *args], check=True, capture_output=True, cwd=self.folder, **USER)
 
     def start(self):
-        settings = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in self.settings.items() if value for word in ("-c", f"{name}={value}")]
         command = [binaries() / "postgres", "-D", self.data, "-k", self.folder, "-c", "listen_addresses=", *settings]
         self._log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(

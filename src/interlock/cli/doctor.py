@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import typer
 
 from interlock.cli.configuration import the_settings
+from interlock.cli.doctor_postgres import kept_by_server, sealing
 from interlock.cli.machine import Finding, disk, key_file, stopped_holders
 from interlock.cli.opening import Store, in_store
 from interlock.cli.options import ConfigOption, JsonOption, StoreOption
@@ -17,7 +18,7 @@ from interlock.config.check import warnings
 from interlock.config.settings import Settings, store_url
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError, InterlockError
-from interlock.journal.health import Checkup, StoreHealth
+from interlock.journal.health import Checkup, ServerHealth, StoreHealth, StuckRun
 
 __all__ = ["app"]
 
@@ -96,17 +97,14 @@ def _configuration(settings: Settings) -> Finding:
 
 
 async def _try(store: Store, settings: Settings) -> AsyncIterator[Finding]:
-    before_s = SYSTEM.monotonic()
-    await store.flush()
-    took_s = SYSTEM.monotonic() - before_s
-    took = f"open for writing; its turn came in {took_s * 1e3:.0f} ms"
-    if took_s < SLOW_S:
-        yield Finding("ok", "store", took)
-    else:
-        yield Finding("warning", "store", f"{took}: the disk is slow, or many processes write; see its load")
     if isinstance(store, _Checked):
-        for finding in _kept(await store.checkup.health()):
+        health = await store.checkup.health()
+        if isinstance(health, ServerHealth):
+            yield sealing(settings.replay)
+        for finding in kept_by_server(health) if isinstance(health, ServerHealth) else _kept(health):
             yield finding
+        yield _stuck(health.stuck)
+    yield await _turn(store)
     for switch in (await store.switches.read()).switches:
         what = f"{switch.kind.value.replace('_', ' ')} {switch.scope.value} {switch.subject}".rstrip()
         text = f"{what}, by {switch.actor} {when(switch.set_at)}: {switch.reason} (interlock lift)"
@@ -116,8 +114,22 @@ async def _try(store: Store, settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("warning", "approvals", f"{len(pending)} wait for a person: interlock approvals list")
 
 
+async def _turn(store: Store) -> Finding:
+    """Return whether the store can be written, and how soon."""
+    before_s = SYSTEM.monotonic()
+    try:
+        await store.flush()
+    except InterlockError as error:
+        return Finding("error", "store", str(error))
+    took_s = SYSTEM.monotonic() - before_s
+    took = f"open for writing; its turn came in {took_s * 1e3:.0f} ms"
+    if took_s < SLOW_S:
+        return Finding("ok", "store", took)
+    return Finding("warning", "store", f"{took}: the disk is slow, or many processes write; see its load")
+
+
 def _kept(health: StoreHealth) -> Iterator[Finding]:
-    """Yield how the file is kept, and what stands still in it."""
+    """Yield how the file is kept."""
     mode = health.journal_mode
     if mode == "wal":
         yield Finding("ok", "journal mode", "wal")
@@ -131,7 +143,6 @@ def _kept(health: StoreHealth) -> Iterator[Finding]:
         text = f"{synchronous} instead of full: a power failure can lose an intent; rebuild or replace this SQLite"
         yield Finding("error", "synchronous", text)
     yield Finding("ok", "schema", f"version {health.schema}, this program knows {health.known_schema}")
-    yield _stuck(health)
     if abs(health.clock_moved_s) > MOVED_S:
         text = (
             f"the wall clock was set by {health.clock_moved_s:+.0f} s since the boot: ages of doubts and keys counted "
@@ -145,13 +156,13 @@ def _kept(health: StoreHealth) -> Iterator[Finding]:
         yield Finding("ok", "clock", "agrees with the time since boot")
 
 
-def _stuck(health: StoreHealth) -> Finding:
-    if not health.stuck:
+def _stuck(stuck: tuple[StuckRun, ...]) -> Finding:
+    if not stuck:
         return Finding("ok", "stuck runs", "none")
-    first = health.stuck[0]
+    first = stuck[0]
     age = ago(max(0.0, SYSTEM.wall() - first.since))
     text = (
-        f"{len(health.stuck)} are under way and their process is gone; the oldest is {first.run_id} of {first.agent} "
+        f"{len(stuck)} are under way and their process is gone; the oldest is {first.run_id} of {first.agent} "
         f"for {first.tenant_id}, since {age}: start a process that has its agent, or deliver its request again "
         f"(interlock show {first.run_id})"
     )

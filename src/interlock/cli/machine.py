@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-__all__ = ["Finding", "disk", "key_file", "stopped_holders"]
+__all__ = ["KEY_VARIABLE", "Finding", "disk", "key_file", "stopped_holders"]
 
 KEY_FILE = "interlock.key"
 KEY_VARIABLE = "INTERLOCK_KEY"

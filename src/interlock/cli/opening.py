@@ -1,7 +1,7 @@
 """Which configuration and which store a verb works on, and how it opens them.
 
 The store is `--store`, else INTERLOCK_STORE, else the configuration's, else `interlock.db`. A verb never
-makes a store: a kill in a file that nobody reads would stop nothing.
+makes a store, nor brings one up to another version: a kill in a file that nobody reads would stop nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def in_store(store: str | None, config: Path | None, work: Callable[[Store], Awa
         settings = load_settings(None)
     url = store_url(settings, store)
     _require(url)
-    opened: Store = open_store(url, settings, clock=SYSTEM)
+    opened: Store = open_store(url, settings, clock=SYSTEM, make=False)
 
     async def worked() -> T:
         return await work(opened)

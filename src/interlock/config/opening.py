@@ -72,8 +72,14 @@ class Store(Journal, RunStore, Protocol):
         ...
 
 
-def open_store(url: str | None, settings: Settings, *, clock: Clock, environ: Mapping[str, str] = os.environ) -> Store:
+def open_store(
+    url: str | None, settings: Settings, *, clock: Clock, environ: Mapping[str, str] = os.environ, make: bool = True
+) -> Store:
     """Open the store that `url`, INTERLOCK_STORE or the settings name.
+
+    Args:
+        make: Make the schema on a server, or bring it up to this version. Otherwise one that is not there, or older,
+            is a `ConfigError`.
 
     Raises:
         ConfigError: The URL names no store of ours. StoreUnavailable: it cannot be opened.
@@ -89,7 +95,7 @@ def open_store(url: str | None, settings: Settings, *, clock: Clock, environ: Ma
         from interlock.stores.postgres import PostgresStore  # noqa: PLC0415
 
         return PostgresStore(
-            address, clock=clock, replay=settings.replay, lease_ttl_s=settings.lease_ttl_s, environ=environ
+            address, clock=clock, replay=settings.replay, lease_ttl_s=settings.lease_ttl_s, environ=environ, make=make
         )
     raise ConfigError(
         f"store: {scheme}:// is not supported; use sqlite:///path/file.db, sqlite:///:memory: or "

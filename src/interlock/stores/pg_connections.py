@@ -28,9 +28,25 @@ def load_driver() -> Any:
     return asyncpg
 
 
+# Of a process that was stopped or cut off in the middle of a transaction, the server lets go of what it had locked, so
+# that others may take its runs. Behind a pooler the sessions are the pooler's, and this is for its configuration.
+_LET_GO = "set idle_in_transaction_session_timeout = '10s'"
+# One that waits for a lock notices that its client is dead; not on every platform.
+_NOTICE = "set client_connection_check_interval = '2s'"
+
+
 async def connect(address: Address, timeout_s: float) -> Any:
     """Return a new connection; raises whatever the driver raises."""
-    return await load_driver().connect(address.dsn, timeout=timeout_s, **address.connect_words)
+    db = await load_driver().connect(address.dsn, timeout=timeout_s, **address.connect_words)
+    if not address.pooled:
+        try:
+            await db.execute(_LET_GO, timeout=timeout_s)
+            with contextlib.suppress(load_driver().InvalidParameterValueError):
+                await db.execute(_NOTICE, timeout=timeout_s)
+        except BaseException:
+            hang_up(db)
+            raise
+    return db
 
 
 def hang_up(db: Any) -> None:

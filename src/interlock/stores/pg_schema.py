@@ -15,7 +15,7 @@ from typing import Any
 from interlock.core.errors import ConfigError
 from interlock.stores.pg_address import Address
 
-__all__ = ["SCHEMA_VERSION", "Opened", "check_server", "open_schema"]
+__all__ = ["SCHEMA_VERSION", "SILENT_S", "Opened", "check_server", "open_schema"]
 
 _SQL = Path(__file__).with_name("sql") / "postgres"
 _MIGRATIONS = ("001_initial.sql", "002_tenants.sql")
@@ -39,6 +39,13 @@ _TABLES = frozenset(
     | {"approvals", "tenant_spend", "tenant_runs"}
 )
 
+# How long a process may be silent before its row goes. One that lives on finds that out by its next write, and makes
+# itself a new one, of a higher epoch: what it sent under the old one writes nothing (see `pg_writer.py`). A row that
+# a statement still at work holds is left alone.
+SILENT_S = 86_400.0
+_SWEEP = """delete from {s}.writers where id in (
+  select id from {s}.writers where seen_at < {s}.now_s() - $1 limit 1000 for update skip locked)"""
+
 _LOOK = """
 select (select array_agg(c.relname::text) from pg_class c join pg_namespace s on s.oid = c.relnamespace
   where s.nspname = $1 and c.relkind in ('r', 'p', 'v', 'm', 'f')) as tables"""
@@ -52,17 +59,25 @@ class Opened:
     now_s: float
 
 
-async def open_schema(db: Any, address: Address) -> Opened:
+async def open_schema(db: Any, address: Address, *, make: bool = True) -> Opened:
     """Bring the store to this version, once, and return what it says of itself.
+
+    Args:
+        make: Otherwise nothing is changed, and a store that is not there, or older, is an error.
 
     Raises:
         ConfigError: The server is too old, the schema is somebody else's, newer, or incomplete; or the role may
             not do what this store is opened for.
     """
     check_server(db, address)
-    if await _version(db, address) < SCHEMA_VERSION:
+    version = await _version(db, address)
+    if version < SCHEMA_VERSION:
+        if not make:
+            raise _not_made(address, version)
         await _migrate(db, address)
     await _check_role(db, address)
+    if make and address.tenant_id is None:
+        await db.execute(_SWEEP.replace("{s}", address.schema), SILENT_S)
     schema = address.schema
     secret = await db.fetchval(f"select value from {schema}.meta where key = 'secret'")
     if secret is None or len(secret) != _SECRET_BYTES:
@@ -105,6 +120,18 @@ async def _version(db: Any, address: Address) -> int:
             "restore it from a backup, or name another with ?schema="
         )
     return version
+
+
+def _not_made(address: Address, version: int) -> ConfigError:
+    if version == 0:
+        return ConfigError(
+            f"store {address.shown}: there is no store in the schema {address.schema}: name another with ?schema=, or "
+            "start a worker or a gate on it, which makes it"
+        )
+    return ConfigError(
+        f"store {address.shown}: of an older Interlock (schema {version}, this one knows {SCHEMA_VERSION}): use the "
+        "version of interlock that the workers run, or start a worker of this one, which brings the store up"
+    )
 
 
 async def _migrate(db: Any, address: Address) -> None:

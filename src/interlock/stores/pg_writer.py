@@ -43,6 +43,10 @@ _RAISE_EPOCH = """insert into {s}.writers as w (id, epoch, seen_at)
 values ($1, nextval('{s}.writer_epochs'), {s}.now_s())
 on conflict (id) do update set epoch = excluded.epoch, seen_at = excluded.seen_at returning epoch"""
 
+# A process that writes now and then is not taken for one that is dead.
+_SEEN = "update {s}.writers set seen_at = {s}.now_s() where id = $1 and epoch = $2"
+SEEN_EVERY_S = 3_600.0
+
 # Every row is found by its key, whatever the tables' sizes were when a statement was first planned: the planner's
 # choice for a new store, kept for as long as the connection, would be a walk over the whole table later on.
 _PLAN_FOR_KEYS = """set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
@@ -84,6 +88,8 @@ class PgWriter:
         self._runs = RunStatements(address.schema, holder)
         self._history = HistoryStatements(address.schema)
         self._raise_epoch = _RAISE_EPOCH.replace("{s}", address.schema)
+        self._seen = _SEEN.replace("{s}", address.schema)
+        self._seen_s = 0.0
         self._withdraw_told = _WITHDRAW.replace("{s}", address.schema)
         self._queue: deque[Work] = deque()
         self._under_way: list[Work] = []
@@ -289,6 +295,9 @@ class PgWriter:
 
     async def _connection(self) -> Any:
         if self._db is not None and not self._db.is_closed():
+            if self._thread.time() - self._seen_s >= SEEN_EVERY_S:
+                await self._db.execute(self._seen, self._me, self._epoch)
+                self._seen_s = self._thread.time()
             return self._db
         db = await connect(self._address, self._options.patience_s)
         try:
@@ -298,7 +307,7 @@ class PgWriter:
         except BaseException:
             hang_up(db)
             raise
-        self._db = db
+        self._db, self._seen_s = db, self._thread.time()
         return db
 
     async def _withdraw(self, db: Any) -> None:

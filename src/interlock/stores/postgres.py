@@ -27,6 +27,7 @@ from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, rese
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
+from interlock.stores.pg_health import PgCheckup
 from interlock.stores.pg_heartbeat import PgHeartbeat
 from interlock.stores.pg_leases import PgLeases
 from interlock.stores.pg_owner import is_gone
@@ -88,8 +89,8 @@ _CALLS_OF = "select entry from {s}.calls where run_id = $1 order by seq"
 class PostgresStore:
     """Ports `Journal` and `RunStore`, and in attributes the narrow ones beside them.
 
-    Connects at once, and makes its schema where there is none. Use it from any event loop of this process; not
-    after a fork. `close()` writes what is queued.
+    Connects at once, and makes its schema where there is none (see `make`). Use it from any event loop of this
+    process; not after a fork. `close()` writes what is queued.
 
     Args:
         url: `postgresql://…`, see `pg_address.py`.
@@ -98,6 +99,7 @@ class PostgresStore:
             ON becomes OFF, and a warning says so.
         lease_ttl_s: How long a run is its owner's without renewal.
         environ: Where `INTERLOCK_KEY` is looked for; the process's environment when left out.
+        make: Make the schema where there is none, and bring an older one up; otherwise either is a `ConfigError`.
         options: How the writer waits.
 
     Attributes:
@@ -117,16 +119,17 @@ class PostgresStore:
         replay: Replay | str = Replay.ON,
         lease_ttl_s: float = 5.0,
         environ: Mapping[str, str] | None = None,
+        make: bool = True,
         options: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._address = address = parse_address(url)
         self._time = ServerTime(clock)
-        self._seal = _seal(replay, os.environ if environ is None else environ)
+        self._seal = _seal(replay, os.environ if environ is None else environ, warn=make)
         load_driver()
         self._thread = LoopThread("interlock-postgres")
         asked_s = clock.wall()
         try:
-            opened = self._thread.wait_for(_open(address, options.patience_s), 2 * options.patience_s)
+            opened = self._thread.wait_for(_open(address, options.patience_s, make=make), 2 * options.patience_s)
         except BaseException as error:
             self._thread.stop(options.patience_s)
             if isinstance(error, InterlockError) or not isinstance(error, Exception):
@@ -160,6 +163,7 @@ class PostgresStore:
         self.switches = PgSwitches(self._reader, address.schema, self._time, clock)
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, self._time, clock)
         self.retention = PgRetention(self._reader, address.schema)
+        self.checkup = PgCheckup(self._reader, address, self._time, clock, lease_ttl_s)
         texts = (_DOUBTS, _UNVERIFIED, _SENDERS, _CLAIMS_OF, _RUN, _RUNS, _CALLS_OF)
         self._doubts, self._unverified, self._senders, self._claims_of, self._run, self._runs, self._calls_of = (
             text.replace("{s}", address.schema) for text in texts
@@ -301,25 +305,26 @@ class PostgresStore:
         return None if row is None else read_claim(row, self._seal, self._time)
 
 
-async def _open(address: Address, patience_s: float) -> Opened:
+async def _open(address: Address, patience_s: float, *, make: bool) -> Opened:
     db = await connect(address, patience_s)
     try:
-        return await open_schema(db, address)
+        return await open_schema(db, address, make=make)
     finally:
         await db.close(timeout=patience_s)
 
 
-def _seal(replay: Replay | str, environ: Mapping[str, str]) -> Seal:
+def _seal(replay: Replay | str, environ: Mapping[str, str], *, warn: bool) -> Seal:
     try:
         mode = Replay(replay)
     except ValueError:
         raise ConfigError(f"replay: {replay!r} is none of on, off, plaintext") from None
     keys = load_keys(None, environ, make=False)
     if mode is Replay.ON and not keys:
-        _log.warning(
-            "replay is off: a store on PostgreSQL keeps results only under INTERLOCK_KEY (32 bytes as 64 hexadecimal "
-            "digits, the same for all workers), or as they are with `replay: plaintext`"
-        )
+        if warn:
+            _log.warning(
+                "replay is off: a store on PostgreSQL keeps results only under INTERLOCK_KEY (32 bytes as 64 "
+                "hexadecimal digits, the same for all workers), or as they are with `replay: plaintext`"
+            )
         mode = Replay.OFF
     return Seal(mode, keys)
 

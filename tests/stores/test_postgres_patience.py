@@ -1,0 +1,166 @@
+"""A slow server is not one that is away: patience is with silence, and what many ask at once is asked once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from pg_cutter import Cutter
+from pg_server import PATIENCE_S
+from scenes import new_run
+
+from interlock.core.errors import StoreUnavailable
+from interlock.journal.store import RunState
+from interlock.stores.pg_address import parse_address
+from interlock.stores.pg_connections import connect
+from interlock.stores.pg_work import alone
+from interlock.stores.postgres import PostgresStore
+from interlock.stores.writer import WriterOptions
+
+
+@pytest.fixture
+def opened(pg_url):
+    """Return a function that opens a store, and close all of them in the end."""
+    stores = []
+
+    def make(url=pg_url, **words):
+        options = words.pop("options", WriterOptions(patience_s=30.0, linger_s=0.01))
+        stores.append(PostgresStore(url, environ={}, replay="plaintext", options=options, **words))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def deadlocks(server):
+    return (server.folder / "log").read_bytes().count(b"deadlock detected")
+
+
+@contextlib.asynccontextmanager
+async def locked(url, sql):
+    """A transaction of somebody else's that holds a lock."""
+    db = await connect(parse_address(url), PATIENCE_S)
+    try:
+        async with db.transaction():
+            await db.execute(sql)
+            yield
+    finally:
+        await db.close()
+
+
+async def waiting(server, count):
+    """Return when so many connections wait for a lock."""
+    async with asyncio.timeout(PATIENCE_S):
+        while server.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")[0][0] < count:  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.02)
+
+
+async def slowly(db):
+    await db.execute("select pg_sleep(0.15)")
+    return True
+
+
+async def test_a_batch_of_many_statements_may_take_longer_than_one_may_be_silent(opened):
+    store = opened(options=WriterOptions(patience_s=1.0, linger_s=0.01))
+    assert await asyncio.gather(*(store._writer.submit(alone(slowly)) for _ in range(10))) == [True] * 10
+
+    async def silently(db):
+        await db.execute("select pg_sleep(30)")
+
+    with pytest.raises(StoreUnavailable, match="no answer in time"):
+        await store._writer.submit(alone(silently))
+
+
+async def test_many_requests_that_are_known_already_may_take_longer_too(opened, pg_server, pg_url):
+    """Each of them is looked at by itself."""
+    store = opened(options=WriterOptions(patience_s=1.0, linger_s=0.01))
+    runs = [new_run(f"r{i}", f"q{i}") for i in range(12)]
+    await asyncio.gather(*(store.begin(run) for run in runs))
+    schema = parse_address(pg_url).schema
+    pg_server.execute(
+        f"update {schema}.runs set lease_until_s = 1; create or replace function {schema}.slow() returns trigger "
+        "language plpgsql as $$ begin perform pg_sleep(0.2); return new; end $$; "
+        f"create trigger slow before update on {schema}.runs for each row execute function {schema}.slow()"
+    )
+    try:
+        again = await asyncio.gather(*(store.begin(new_run(f"s{i}", f"q{i}"), resume=True) for i in range(12)))
+    finally:
+        pg_server.execute(f"drop trigger slow on {schema}.runs; drop function {schema}.slow()")
+    assert {(begun.fresh, begun.row.fence) for begun in again} == {(True, 2)}
+
+
+async def test_leases_that_are_confirmed_at_one_moment_share_a_statement(opened, pg_server, pg_url, clock):
+    cutter = Cutter(pg_server)
+    store = opened(f"postgresql://postgres@/postgres?host={cutter.folder}&schema={parse_address(pg_url).schema}")
+    await asyncio.gather(*(store.begin(new_run(f"r{i}", f"q{i}")) for i in range(100)))
+    leases = [store.leases.hold(f"r{i}", 1, 0.0) for i in range(100)]
+    await store.leases.confirm(leases[0])
+    cutter.arm(0)
+    assert all(await asyncio.gather(*map(store.leases.confirm, leases)))
+    assert cutter.statements < 20
+    cutter.close()
+
+
+async def test_a_lease_is_confirmed_beside_a_writer_that_is_busy(opened):
+    store = opened()
+    await store.begin(new_run())
+    lease = store.leases.hold("r1", 1, 0.0)
+    busy = [store._writer.submit(alone(slowly)) for _ in range(20)]
+    await store.leases.confirm(lease)
+    assert not busy[-1].done()
+    assert lease.until_s > 0.0
+    await asyncio.gather(*busy)
+
+
+async def test_a_lease_cannot_be_confirmed_once_the_store_is_closed(opened):
+    store = opened()
+    await store.begin(new_run())
+    lease = store.leases.hold("r1", 1, 0.0)
+    store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.leases.confirm(lease)
+
+
+async def test_renewals_and_ends_do_not_wait_for_each_other(opened, pg_server, pg_url):
+    """A renewal that has begun first, and ends of the same runs the other way round: neither is in the other's way."""
+    store = opened(lease_ttl_s=3600.0)
+    names = ("r1", "r2", "r3")
+    await asyncio.gather(*(store.begin(new_run(name, name)) for name in names))
+    leases = [store.leases.hold(name, 1, 0.0) for name in names]
+    await store.leases.confirm(leases[0])
+    before = deadlocks(pg_server)
+    schema = parse_address(pg_url).schema
+    async with locked(pg_url, f"select 1 from {schema}.runs where run_id = 'r1' for no key update"):
+        renewed = [asyncio.ensure_future(store.leases.confirm(lease)) for lease in leases]
+        await waiting(pg_server, 1)
+        ended = [
+            asyncio.ensure_future(store.end(name, 1, RunState.ENDED, "success", {}, None)) for name in reversed(names)
+        ]
+        await waiting(pg_server, 2)
+    assert await asyncio.gather(*ended) == [True] * 3
+    await asyncio.gather(*renewed)
+    assert deadlocks(pg_server) == before
+
+
+async def test_two_processes_that_are_asked_for_the_same_requests_wait_in_one_order(opened, pg_server):
+    ours, theirs = opened(), opened()
+    before = deadlocks(pg_server)
+    for round_ in range(5):
+        requests = [f"{round_}-{i}" for i in range(64)]
+        begun = await asyncio.gather(
+            *(ours.begin(new_run(f"a{name}", name), resume=True) for name in requests),
+            *(theirs.begin(new_run(f"b{name}", name), resume=True) for name in reversed(requests)),
+        )
+        assert sum(one.fresh for one in begun) == 64
+    assert deadlocks(pg_server) == before
+
+
+async def test_the_server_lets_go_of_what_a_stopped_or_dead_process_holds(opened):
+    store = opened()
+    (row,) = await store._reader.fetch(
+        "select current_setting('idle_in_transaction_session_timeout'), "
+        "current_setting('client_connection_check_interval')"
+    )
+    assert tuple(row) == ("10s", "2s")
