@@ -10,11 +10,12 @@ from typing import Any
 import interlock
 from benchmarks.work import ALLOW, DENY, TOOL, Found, arguments
 
-__all__ = ["Agent", "make_gate", "many_globs", "read_run", "yielding_run"]
+__all__ = ["WRITE", "Agent", "make_gate", "many_globs", "read_run", "write_gate", "yielding_run"]
 
 Agent = Callable[[interlock.Run, Any], Awaitable[str]]
 
 MANY = 1_000_000
+WRITE = "orders.create"
 
 
 def many_globs(count: int) -> tuple[str, ...]:
@@ -46,6 +47,26 @@ def make_gate(
         store=f"sqlite:///{directory / name}.db",
     )
     gate.tool(TOOL, effect="read", output=Found)(fn)
+    return gate
+
+
+def write_gate(directory: Path, name: str, url: str) -> interlock.Interlock:
+    """Return a gate with one write tool, whose results are kept, sealed; every call is a log line in a file."""
+    gate = interlock.Interlock(
+        {
+            "agent": {"budgets": {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400}},
+            "tools": {"allow": list(ALLOW), "deny": list(DENY)},
+            "logging": {"level": "info", "to": str(directory / f"{name}.log")},
+        },
+        store=url,
+    )
+
+    @gate.tool(WRITE, effect="write", output=Found)
+    async def create(
+        query: str, limit: int = 10, tags: list[str] | None = None, *, idempotency_key: str
+    ) -> dict[str, Any]:
+        return {"ok": True, "query": query, "limit": limit}
+
     return gate
 
 
