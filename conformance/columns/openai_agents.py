@@ -48,3 +48,22 @@ async def bare(job: Job) -> Any:
             pass
         return streamed.final_output
     return (await Runner.run(_agent(job), job.prompt, run_config=_config(job))).final_output
+
+
+async def guarded(job: Job, gate: Interlock) -> RunResult:
+    """Run it under the gate."""
+    options: dict[str, Any] = {**job.options, "run_config": _config(job), "max_turns": None}
+    if not job.stream:
+        return await openai_agents.run(gate, _agent(job), job.prompt, **options)
+    seen: list[Any] = []
+    return await openai_agents.run(gate, _agent(job), job.prompt, on_event=seen.append, **options)
+
+
+COLUMN = Column(
+    name="openai-agents",
+    distribution="openai-agents",
+    requires=("openai-agents==0.24.0",),
+    wire=Wire.OPENAI_RESPONSES,
+    bare=bare,
+    guarded=guarded,
+)

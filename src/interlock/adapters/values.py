@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from interlock.core.canonical import NotCanonical, canonical_json
 from interlock.validation.mismatch import SchemaMismatch
 
-__all__ = ["SCALARS", "ToolArguments", "ToolValue", "as_json", "defaults_of", "parsed"]
+__all__ = ["SCALARS", "ToolArguments", "ToolValue", "Unfit", "as_json", "defaults_of", "parsed"]
 
 SCALARS = frozenset({str, int, bool, float, type(None)})
 
