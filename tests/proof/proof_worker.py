@@ -168,13 +168,14 @@ async def work(spec):
     out = os.open(spec["out"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     acts = one_write(dies) if spec["agent"] == "one_write" else agent
 
-    async def one(request_id, task):
+    async def one(n, request_id, task):
+        await asyncio.sleep(n * spec.get("every_s", 0.0))
         result = await gate.run(acts, task, request_id=request_id, agent_name="proof")
         said = {"request": request_id, "run": result.run_id, "reason": result.reason, "parked": result.parked}
         said["output"], said["details"] = result.output, repr(result.details)[:2000]
         os.write(out, json.dumps(said).encode() + b"\n")
 
-    await asyncio.gather(*(one(*request) for request in spec["requests"]))
+    await asyncio.gather(*(one(n, *request) for n, request in enumerate(spec["requests"])))
     await gate.aclose()
 
 
