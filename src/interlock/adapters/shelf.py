@@ -73,7 +73,8 @@ class Shelf:
         own = isinstance(function, Tool) and home.gateway.declared(function.name) is function.spec
         declared: ToolSpec | None = function.spec if own else home.gateway.declared(name)
         keyless = declared is not None and not own and _by_key(declared)
-        if declared is not None and not keyless and said.approval != "given":
+        timed = declared is not None and declared.timeout_s is None and said.timeout_s is not None
+        if declared is not None and not keyless and not timed and said.approval != "given":
             return declared.name
         place = (name, declared, keyless, said)
         tool = self._tools.get(place)
@@ -81,8 +82,10 @@ class Shelf:
             return tool
         if declared is None:
             return self._keep(place, _foreign(name, home, said))
-        tool = _without_key(declared) if keyless else declared
-        return self._keep(place, replace(tool, approval=_given) if said.approval == "given" else tool)
+        changes: dict[str, Any] = {"timeout_s": said.timeout_s} if timed else {}
+        if said.approval == "given":
+            changes["approval"] = _given
+        return self._keep(place, replace(_without_key(declared) if keyless else declared, **changes))
 
     def absent(self, name: str) -> ToolSpec:
         """Return what stands for a tool that the framework does not offer."""
