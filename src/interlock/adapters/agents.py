@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from interlock.adapters.seam import across
 from interlock.gateway.tools import attempt_under_way
@@ -93,6 +93,11 @@ class Turn:
     def __init__(self, run: Run, **words: Any) -> None:
         self._run = run
         self._turn: ModelTurn = run.step(**words)
+
+    def uncut(self) -> Self:
+        """Let the deadline not cut this turn: code of others runs inside it, as between the pieces of a stream."""
+        self._turn.uncut()
+        return self
 
     async def __aenter__(self) -> ModelTurn:
         if not self._run.bridge.is_here():

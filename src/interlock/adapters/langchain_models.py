@@ -1,0 +1,102 @@
+"""A LangChain model's request as a turn of the run: its price name, its worst case, what it used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
+from langchain_core.messages.utils import count_tokens_approximately
+
+from interlock.adapters.langchain_values import corrected, dumped_reply, read_reply
+from interlock.supervisor.turns import ModelTurn
+
+__all__ = ["counting", "partial_of", "recall", "settle", "words_of"]
+
+# What the price list calls the providers that LangChain knows by another name; only these are said beside the model.
+_PROVIDERS = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "google_genai": "google",
+    "google_vertexai": "google",
+    "azure": "azure",
+    "amazon_bedrock": "aws",
+    "bedrock": "aws",
+    "mistral": "mistral",
+    "mistralai": "mistral",
+    "groq": "groq",
+    "deepseek": "deepseek",
+    "xai": "x-ai",
+    "cohere": "cohere",
+    "fireworks": "fireworks",
+    "together": "together",
+    "openrouter": "openrouter",
+}
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def words_of(model: BaseChatModel, prices: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `run.step` is told of a request.
+
+    Args:
+        prices: The configuration's own prices; a name in them goes before the provider's.
+        settings: Of this request.
+    """
+    said: Mapping[str, Any] = model._get_ls_params()  # noqa: SLF001 - what LangChain tells tracers of a model
+    name = str(said.get("ls_model_name") or getattr(model, "model_name", "") or getattr(model, "model", ""))
+    provider = _PROVIDERS.get(str(said.get("ls_provider")))
+    named = name or model._llm_type  # noqa: SLF001 - the same
+    if provider is not None and named not in prices:
+        named = f"{provider}:{named}"
+    cap = next((settings[key] for key in _CAPS if settings.get(key)), said.get("ls_max_tokens"))
+    return {"model": named, "max_output_tokens": cap if isinstance(cap, int) and cap > 0 else None, "record": dict}
+
+
+def counting(model: BaseChatModel) -> BaseChatModel:
+    """Return the model, such that its streams say what they used."""
+    if getattr(model, "stream_usage", True):
+        return model
+    # `ChatOpenAI` leaves it off wherever the base URL is not OpenAI's own.
+    return model.model_copy(update={"stream_usage": True})
+
+
+def settle(turn: ModelTurn, asked: Sequence[AnyMessage], replied: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Charge a reply, keep it for a later attempt of the run, and return it as the agent should see it."""
+    replied = [corrected(message) for message in replied]
+    for message in replied:
+        if isinstance(message, AIMessage):
+            turn.charge(_usage(message) or _estimate(asked, message))
+    turn.reply = dumped_reply(replied)
+    return replied
+
+
+def recall(turn: ModelTurn) -> list[BaseMessage]:
+    """Return the reply that an earlier attempt of the run got."""
+    return read_reply(turn.reply)
+
+
+def _usage(message: AIMessage) -> dict[str, Any] | None:
+    usage = message.usage_metadata
+    if usage is None:
+        return None
+    details = usage.get("input_token_details") or {}
+    return {
+        "input_tokens": usage["input_tokens"],
+        "output_tokens": usage["output_tokens"],
+        "input_tokens_details": {"cached_tokens": details.get("cache_read") or 0},
+    }
+
+
+def _estimate(asked: Sequence[AnyMessage], message: AIMessage) -> dict[str, int]:
+    """A reply that does not say what it used must not be free: about four characters a token."""
+    return {
+        "input_tokens": count_tokens_approximately(asked),
+        "output_tokens": count_tokens_approximately([message]),
+    }
+
+
+def partial_of(messages: Sequence[BaseMessage]) -> dict[str, Any]:
+    """Return what exists so far, as JSON: the last text of the model, and the messages."""
+    text = next((m.text for m in reversed(messages) if isinstance(m, AIMessage) and m.text), "")
+    return {"text": str(text), "messages": dumped_reply(list(messages))["messages"]}
