@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pg_server import PATIENCE_S, USER
-from scenes import DONE, Scene
+from scenes import DONE, Scene, new_run
 from test_postgres_cuts import expected, history
 
 from interlock.journal.store import ClaimState
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not inst
 CONFIG = """
 [databases]
 postgres = host={server} port=5432 dbname=postgres user=postgres
+tenants = host={server} port=5432 dbname=postgres user=pooled_tenants
 [pgbouncer]
 unix_socket_dir = {folder}
 listen_port = 6432
@@ -67,9 +68,10 @@ def pooler(pg_server):
 def open_store(pooler, pg_url):
     opened = []
 
-    def make(**words):
+    def make(database="postgres", tenant=None, **words):
         schema = parse_address(pg_url).schema
-        url = f"postgresql://postgres@/postgres?host={pooler}&port=6432&schema={schema}&pooler=transaction"
+        url = f"postgresql://postgres@/{database}?host={pooler}&port=6432&schema={schema}&pooler=transaction"
+        url += f"&tenant={tenant}" if tenant else ""
         words = {"environ": {}, "replay": "plaintext", "options": WriterOptions(linger_s=0.01), **words}
         opened.append(PostgresStore(url, **words))
         return opened[-1]
@@ -117,7 +119,36 @@ async def test_leases_are_renewed_and_runs_taken_over(open_store, clock):
     assert (await ours.run("r1")).fence == 2
 
 
-def _again(scene):
-    from scenes import new_run
+async def test_tenants_that_share_connections_see_their_own_rows_alone(open_store, pg_server, pg_url, clock):
+    schema = parse_address(pg_url).schema
+    pg_server.execute(f"create role pooled_tenants login; select {schema}.admit('pooled_tenants')")
+    try:
+        stores = {name: open_store("tenants", name) for name in ("acme", "globex", "initech", "hooli")}
 
+        async def work(name, store):
+            scene = Scene(store, clock)
+            await scene.begin(f"run-{name}", "q", tenant_id=name)
+            for i in range(20):
+                assert await scene.claim(f"{name}-{i}") is None
+                assert [row.tenant_id for row in await store.runs()] == [name]
+            return len(await store.claims_of(f"run-{name}"))
+
+        assert await asyncio.gather(*(work(*one) for one in stores.items())) == [20] * 4
+        for store in stores.values():
+            store.close()
+    finally:
+        pg_server.execute("drop owned by pooled_tenants; drop role pooled_tenants")
+
+
+async def test_nobody_listens_behind_a_pooler_and_runs_are_found_all_the_same(open_store, pg_server):
+    """What LISTEN asks for would stay with one of the pooler's connections."""
+    store, other = open_store(), open_store()
+    silence = store.leases.ring(lambda: None)
+    await other.leases.queue(new_run())
+    assert (await store.leases.take(["support"], None, {})).run_id == "r1"
+    assert pg_server.execute("select 1 from pg_stat_activity where query ilike 'listen%'") == []
+    silence()
+
+
+def _again(scene):
     return new_run("r2", scene.row.request_id)
