@@ -321,7 +321,8 @@ def test_an_unknown_format_and_an_unreadable_file_are_named(tmp_path):
 
 
 def test_a_format_that_names_itself_is_not_taken_for_plain_chat():
-    assert format_of({"trajectory_format": "mini-swe-agent-1.1", "messages": CHAT}) is None
+    assert format_of({"trajectory_format": "mini-swe-agent-1.1", "messages": CHAT}).name == "mini_swe"
+    assert format_of({"trajectory_format": "somebody-else-2", "messages": CHAT}) is None
 
 
 def test_a_folder_gives_each_set_once_and_everything_else_that_is_json(tmp_path):

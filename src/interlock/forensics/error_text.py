@@ -6,7 +6,7 @@ import re
 
 from interlock.forensics.traces import ErrorKind
 
-__all__ = ["error_kind"]
+__all__ = ["error_kind", "failure"]
 
 # Only statuses that stand as statuses: "total price is 503" is none.
 _STATUS = r"(?:status(?: code)?:? |http[ /]|code |error:? |^){}\b"
@@ -33,3 +33,13 @@ def error_kind(text: str) -> ErrorKind:
     """Return the kind of failure that an error text tells of; `business_or_other` when it says nothing we know."""
     head = text[:_LOOKED_AT]
     return next((kind for kind, pattern in _RULES if pattern.search(head)), "business_or_other")
+
+
+def failure(text: str, *, flagged: bool = False) -> ErrorKind | None:
+    """Return what went wrong by an answer's text, or None; the same whatever format the answer was recorded in.
+
+    Args:
+        text: The answer.
+        flagged: Whether the record itself marks it as a failure.
+    """
+    return error_kind(text) if flagged or text.startswith(("Error:", "Error ")) else None

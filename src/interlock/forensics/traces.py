@@ -41,6 +41,9 @@ class RecordedCall:
         error: What went wrong, by kind; None for a success.
         write: The record's own opinion whether the call changed the world; None where it has none.
         at_s: Seconds since the run began at which the model asked for it, where known.
+        duration_s: From the question to the answer, where known.
+        status: What the record itself calls the outcome (`denied`, `replayed`, …); "" where it has no word.
+        key: Idempotency key or key of the effect, as recorded; "" where there is none.
     """
 
     tool: str
@@ -51,6 +54,9 @@ class RecordedCall:
     error: ErrorKind | None = None
     write: bool | None = None
     at_s: float | None = None
+    duration_s: float | None = None
+    status: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class RecordedTurn:
     calls: tuple[RecordedCall, ...] = ()
     cost_usd: float | None = None
     at_s: float | None = None
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,12 @@ class RecordedRun:
         turns: Model turns in order, those without calls included.
         cost_usd, seconds: Of the whole run, where known.
         unanswered: Calls at the end that the model asked for and nobody executed; not among the calls.
+        said: What people and the application told the model, in order; () where the record has no messages.
+        stop_reason: Why it ended, in the source's own word; "" where it has none.
+        request_id: What the run was asked under; "" where unknown.
+        ours: Whether Interlock wrote it: its stop reasons, statuses and keys mean what they say.
+        doubts: Writes that the record leaves in doubt. lost: calls that it counts and does not hold.
+        error: What the harness says went wrong outside of calls; "" where it says nothing.
     """
 
     dataset: str
@@ -86,6 +99,13 @@ class RecordedRun:
     cost_usd: float | None = None
     seconds: float | None = None
     unanswered: int = 0
+    said: tuple[str, ...] = ()
+    stop_reason: str = ""
+    request_id: str = ""
+    ours: bool = False
+    doubts: int = 0
+    lost: int = 0
+    error: str = ""
 
     @property
     def calls(self) -> Iterator[RecordedCall]:
@@ -106,15 +126,22 @@ class Broken:
     why: str
 
 
+_in_order = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 class BrokenRecord(ValueError):
     """Raised while one record is read; its text says what is missing or of the wrong shape."""
 
 
 def args_hash(args: Any) -> str:
     """Return the SHA-1 that names arguments across formats: of JSON with sorted keys, `, ` and `: `, in UTF-8."""
-    return text_hash(json.dumps(args, sort_keys=True, ensure_ascii=False))
+    return text_hash(_in_order(args))
 
 
 def text_hash(text: str) -> str:
     """Return the SHA-1 of a text in UTF-8; half a surrogate pair, which models do write, is no error."""
-    return hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogatepass")
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()

@@ -6,7 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from interlock.forensics.formats import agentdojo, livemcp, normalized, openai_chat, tau2
+from interlock.forensics.formats import (
+    agentdojo,
+    anthropic_messages,
+    interlock_records,
+    langfuse,
+    langsmith,
+    letta,
+    livemcp,
+    mcp_log,
+    mini_swe,
+    moatless,
+    normalized,
+    openai_chat,
+    openai_responses,
+    otlp,
+    tau2,
+)
 from interlock.forensics.traces import Broken, RecordedRun
 
 __all__ = ["FORMATS", "Format", "format_of"]
@@ -30,9 +46,20 @@ class Format:
 # The most particular first: chat messages are inside several of them.
 FORMATS = (
     Format("normalized", normalized.detects, normalized.read),
+    Format("interlock", interlock_records.detects, interlock_records.read),
+    Format("interlock_lines", interlock_records.detects_lines, interlock_records.read_lines),
     Format("agentdojo", agentdojo.detects, agentdojo.read),
     Format("tau2", tau2.detects, tau2.read),
     Format("livemcp", livemcp.detects, livemcp.read),
+    Format("letta", letta.detects, letta.read),
+    Format("moatless", moatless.detects, moatless.read),
+    Format("mini_swe", mini_swe.detects, mini_swe.read),
+    Format("mcp_log", mcp_log.detects, mcp_log.read),
+    Format("langsmith", langsmith.detects, langsmith.read),
+    Format("langfuse", langfuse.detects, langfuse.read),
+    Format("otlp", otlp.detects, otlp.read),
+    Format("openai_responses", openai_responses.detects, openai_responses.read),
+    Format("anthropic_messages", anthropic_messages.detects, anthropic_messages.read),
     Format("openai_chat", openai_chat.detects, openai_chat.read),
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from interlock.forensics.error_text import error_kind
-from interlock.forensics.formats.openai_chat import messages_of, text_of, unwrap
+from interlock.forensics.formats.openai_chat import messages_of, said_in, text_of, unwrap
 from interlock.forensics.json_records import each_run
 from interlock.forensics.traces import (
     Broken,
@@ -40,7 +40,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
     source, body = unwrap(record)
     turns: list[list[RecordedCall]] = []
     waiting: list[Mapping[str, Any]] = []
-    for message in messages_of(body):
+    messages = messages_of(body)
+    for message in messages:
         if message["role"] == "assistant":
             turns.append([])
             waiting = list(message.get("tool_calls") or ())
@@ -59,6 +60,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
         turns=tuple(RecordedTurn(tuple(calls)) for calls in turns),
         seconds=body.get("duration"),
         unanswered=len(waiting),
+        said=said_in(messages),
+        error=str(body.get("error") or ""),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from interlock.forensics.error_text import error_kind
-from interlock.forensics.formats.openai_chat import messages_of, turns_of, unwrap
+from interlock.forensics.formats.openai_chat import messages_of, said_in, turns_of, unwrap
 from interlock.forensics.json_records import each_run
 from interlock.forensics.traces import Broken, ErrorKind, RecordedRun
 
@@ -34,6 +34,7 @@ def read(lines: Iterable[bytes], dataset: str = "") -> Iterator[RecordedRun | Br
 def _run(record: Any, dataset: str) -> RecordedRun:
     source, body = unwrap(record)
     path = str(source.get("path") or "")
+    messages = messages_of(body)
     return RecordedRun(
         dataset=dataset,
         run_id=path or str(body.get("task_id", "")),
@@ -41,7 +42,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
         domain=str(body.get("category") or ""),
         task=str(body.get("task_id", "")),
         success=_label(source.get("judges")),
-        turns=tuple(turns_of(messages_of(body), unpack=_unpack, judge=_judge)),
+        turns=tuple(turns_of(messages, unpack=_unpack, judge=_judge)),
+        said=said_in(messages),
     )
 
 

@@ -52,6 +52,7 @@ def _run(record: Any, dataset: str) -> RecordedRun:
             paid_at[step] = float(call["cost_after"])
     costs = _costs(paid_at, len(calls), record.get("cost_usd"))
     success = record.get("success")
+    extra = record.get("extra") or {}
     return RecordedRun(
         dataset=str(record["dataset"] or dataset),
         run_id=str(record["run_id"]),
@@ -65,6 +66,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
         ),
         cost_usd=record.get("cost_usd"),
         seconds=record.get("seconds"),
+        stop_reason=str(extra.get("termination") or extra.get("exit") or ""),
+        error=str(extra.get("error") or ""),
     )
 
 

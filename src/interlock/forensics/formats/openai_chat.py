@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interlock.forensics.error_text import error_kind
-from interlock.forensics.json_records import each_run
+from interlock.forensics.error_text import failure
+from interlock.forensics.json_records import decoded, each_run
 from interlock.forensics.traces import (
     Broken,
     BrokenRecord,
@@ -25,7 +25,7 @@ from interlock.forensics.traces import (
     text_hash,
 )
 
-__all__ = ["Asked", "ask", "detects", "messages_of", "read", "text_of", "turns_of", "unwrap"]
+__all__ = ["Asked", "ask", "detects", "label_of", "messages_of", "read", "said_in", "text_of", "turns_of", "unwrap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _list_in(body: Any) -> Any:
     return body.get("messages", body.get("traj")) if isinstance(body, dict) else body
 
 
-def turns_of(messages: list[Mapping[str, Any]], *, unpack: Unpack, judge: Judge) -> list[RecordedTurn]:
+def turns_of(messages: Sequence[Mapping[str, Any]], *, unpack: Unpack, judge: Judge) -> list[RecordedTurn]:
     """Return the model turns of a message list; each assistant message is one.
 
     Args:
@@ -89,11 +89,13 @@ def turns_of(messages: list[Mapping[str, Any]], *, unpack: Unpack, judge: Judge)
         judge: Given a tool message and its text, returns what went wrong, or None.
     """
     turns: list[list[int]] = []
+    prompts: list[int | None] = []
     asked: list[Asked] = []
     answers: dict[int, Mapping[str, Any]] = {}
     for message in messages:
         if message["role"] == "assistant":
             turns.append([])
+            prompts.append(_prompt_tokens(message.get("usage")))
             for call in _asked_by(message):
                 turns[-1].append(len(asked))
                 asked.append(Asked(*unpack(call.tool, call.args), call.call_id))
@@ -101,7 +103,15 @@ def turns_of(messages: list[Mapping[str, Any]], *, unpack: Unpack, judge: Judge)
             place = _place(asked, answers, message.get("tool_call_id"))
             if place is not None:
                 answers[place] = message
-    return [RecordedTurn(tuple(_call(asked[i], answers.get(i), judge) for i in turn)) for turn in turns]
+    return [
+        RecordedTurn(tuple(_call(asked[i], answers.get(i), judge) for i in turn), prompt_tokens=prompt)
+        for turn, prompt in zip(turns, prompts, strict=True)
+    ]
+
+
+def said_in(messages: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what people and the application told the model: every message that is neither its own nor a tool's."""
+    return tuple(text_of(m.get("content")) for m in messages if m.get("role") in {"user", "system", "developer"})
 
 
 def ask(name: Any, arguments: Any, call_id: Any) -> Asked:
@@ -111,7 +121,7 @@ def ask(name: Any, arguments: Any, call_id: Any) -> Asked:
     if isinstance(arguments, str):
         # Models do write arguments that are not JSON: then the text stands for itself.
         with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments) if arguments.strip() else {}
+            arguments = decoded(arguments) if arguments.strip() else {}
     return Asked(name, {} if arguments is None else arguments, call_id if isinstance(call_id, str) else None)
 
 
@@ -128,6 +138,11 @@ def _text_of_part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type", "text") == "text":
         part = part.get("text", part.get("content")) or ""
     return part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)
+
+
+def _prompt_tokens(usage: Any) -> int | None:
+    found = usage.get("prompt_tokens", usage.get("input_tokens")) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) else None
 
 
 def _asked_by(message: Mapping[str, Any]) -> Iterator[Asked]:
@@ -166,7 +181,8 @@ def _call(asked: Asked, answer: Mapping[str, Any] | None, judge: Judge) -> Recor
 def _run(record: Any, dataset: str) -> RecordedRun:
     source, body = unwrap(record)
     about: Mapping[str, Any] = body if isinstance(body, dict) else {}
-    turns = turns_of(messages_of(body), unpack=lambda tool, args: (tool, args), judge=_judge)
+    messages = messages_of(body)
+    turns = turns_of(messages, unpack=lambda tool, args: (tool, args), judge=_judge)
     task, trial = about.get("task_id"), about.get("trial")
     run_id = about.get("run_id") or about.get("id") or (f"t{task}-{trial or 0}" if task is not None else None)
     return RecordedRun(
@@ -175,17 +191,20 @@ def _run(record: Any, dataset: str) -> RecordedRun:
         model=str(about.get("model") or source.get("model") or ""),
         domain=str(about.get("domain") or ""),
         task="" if task is None else str(task),
-        success=_label(about),
+        success=label_of(about),
         turns=tuple(turns),
+        said=said_in(messages),
+        stop_reason=str(about.get("stop_reason") or ""),
+        request_id=str(about.get("request_id") or ""),
     )
 
 
 def _judge(message: Mapping[str, Any], text: str) -> ErrorKind | None:
-    del message
-    return error_kind(text) if text.startswith(("Error:", "Error ")) else None
+    return failure(text, flagged=bool(message.get("is_error")))
 
 
-def _label(about: Mapping[str, Any]) -> bool | None:
+def label_of(about: Mapping[str, Any]) -> bool | None:
+    """Return the label of a record: `success`, or tau-bench's `reward`."""
     if isinstance(about.get("success"), bool):
         return bool(about["success"])
     reward_info = (about.get("info") or {}).get("reward_info") or {}

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from interlock.forensics.error_text import error_kind
-from interlock.forensics.formats.openai_chat import Asked, ask, messages_of, text_of, unwrap
+from interlock.forensics.formats.openai_chat import Asked, ask, messages_of, said_in, text_of, unwrap
 from interlock.forensics.json_records import each_run
 from interlock.forensics.traces import (
     Broken,
@@ -51,7 +51,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
             if call.get("requestor") != "user"
         ]
         calls = tuple(_call(call, answers.take(call.call_id, position), at_s) for call in asked)
-        turns.append(RecordedTurn(calls, message.get("cost"), at_s))
+        usage = message.get("usage") or {}
+        turns.append(RecordedTurn(calls, message.get("cost"), at_s, usage.get("prompt_tokens")))
     reward = (body.get("reward_info") or {}).get("reward")
     identity = str(body.get("id") or "")
     file_id = source.get("file_id")
@@ -65,6 +66,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
         turns=tuple(turns),
         cost_usd=body.get("agent_cost"),
         seconds=body.get("duration"),
+        said=said_in(messages),
+        stop_reason=str(body.get("termination_reason") or ""),
     )
 
 
