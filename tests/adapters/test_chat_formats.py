@@ -15,7 +15,6 @@ from interlock.adapters.chat_formats import (
     Answered,
     Format,
     ToolUse,
-    definition,
     dump,
     format_of,
     messages_of,
@@ -175,13 +174,6 @@ def test_free_form_tools_are_uses_with_one_argument() -> None:
     use = uses_of({"object": "response", "output": [item]})[0]
     assert use == ToolUse("a", "sql", {"input": "select 1"}, custom=True)
     assert messages_of(Format.RESPONSES, [Answered(use, "1", ok=True)])[0]["type"] == "custom_tool_call_output"
-
-
-def test_a_tool_is_told_to_each_vendor_in_its_words() -> None:
-    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
-    assert definition(Format.CHAT, "t", "Does.", schema)["function"]["parameters"] == schema
-    assert definition(Format.RESPONSES, "t", "Does.", schema)["parameters"] == schema
-    assert definition(Format.ANTHROPIC, "t", "Does.", schema)["input_schema"] == schema
 
 
 def test_what_is_no_reply_says_what_to_pass() -> None:

@@ -19,7 +19,6 @@ __all__ = [
     "Answered",
     "Format",
     "ToolUse",
-    "definition",
     "dump",
     "format_of",
     "messages_of",
@@ -177,22 +176,6 @@ def messages_of(form: Format, answers: Iterable[Answered]) -> list[dict[str, Any
                 block: dict[str, Any] = {"type": "tool_result", "tool_use_id": a.use.id, "content": a.text}
                 blocks.append(block if a.ok else block | {"is_error": True})
             return [{"role": "user", "content": blocks}] if blocks else []
-
-
-def definition(form: Format, name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a model is told of a tool.
-
-    Args:
-        parameters: JSON Schema of the arguments.
-    """
-    match form:
-        case Format.CHAT:
-            function = {"name": name, "description": description, "parameters": dict(parameters)}
-            return {"type": "function", "function": function}
-        case Format.RESPONSES:
-            return {"type": "function", "name": name, "description": description, "parameters": dict(parameters)}
-        case Format.ANTHROPIC:
-            return {"name": name, "description": description, "input_schema": dict(parameters)}
 
 
 # -- replies as JSON, and back

@@ -6,13 +6,14 @@ A stream is only as good as its last piece: one that breaks off has no reply, an
 from __future__ import annotations
 
 import copy
+import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from interlock.adapters.chat_formats import Format, get
 
-__all__ = ["Accumulator", "plain", "taken_apart"]
+__all__ = ["Accumulator", "as_pieces", "plain", "taken_apart"]
 
 
 def plain(value: Any) -> Any:
@@ -255,3 +256,26 @@ def _message_events(reply: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     end = {"stop_reason": reply.get("stop_reason"), "stop_sequence": reply.get("stop_sequence")}
     yield {"type": "message_delta", "delta": end, "usage": reply.get("usage") or {}}
     yield {"type": "message_stop"}
+
+
+_PIECES = {
+    "content_block_delta": ("anthropic.types", "RawContentBlockDeltaEvent"),
+    "content_block_start": ("anthropic.types", "RawContentBlockStartEvent"),
+    "content_block_stop": ("anthropic.types", "RawContentBlockStopEvent"),
+    "message_delta": ("anthropic.types", "RawMessageDeltaEvent"),
+    "message_start": ("anthropic.types", "RawMessageStartEvent"),
+    "message_stop": ("anthropic.types", "RawMessageStopEvent"),
+    "response.completed": ("openai.types.responses", "ResponseCompletedEvent"),
+    "response.failed": ("openai.types.responses", "ResponseFailedEvent"),
+    "response.incomplete": ("openai.types.responses", "ResponseIncompleteEvent"),
+    "response.output_item.done": ("openai.types.responses", "ResponseOutputItemDoneEvent"),
+    "response.output_text.delta": ("openai.types.responses", "ResponseTextDeltaEvent"),
+}
+
+
+def as_pieces(form: Format, pieces: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+    """Yield pieces as the vendor's own objects."""
+    for piece in pieces:
+        chunk = ("openai.types.chat", "ChatCompletionChunk")
+        module, name = chunk if form is Format.CHAT else _PIECES[piece["type"]]
+        yield getattr(importlib.import_module(module), name).construct(**piece)

@@ -15,6 +15,7 @@ from agents.usage import Usage
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent, ResponseUsage
 
 from interlock.adapters.agents import Turn
+from interlock.adapters.pieces import in_time
 from interlock.core.errors import RunStopped
 from interlock.supervisor.run import Run
 
@@ -137,7 +138,7 @@ class TurnModel(Model):
             return
         request = _named(args, kwargs)
         try:
-            async with self._turn(run, request) as turn:
+            async with self._turn(run, request).uncut() as turn:
                 if turn.replayed:
                     self._heard(run, turn.reply)
                     for event in _events_of(turn.reply, self._name):
@@ -145,7 +146,7 @@ class TurnModel(Model):
                     return
                 said = self.inner.stream_response(**_last(request) if turn.wrap_up else request)
                 given: dict[int, str] = {}
-                async for event in said:
+                async for event in in_time(run, aiter(said)):
                     self._ids.settle(_items(event), given)
                     reply = _finished(event)
                     if reply is not None:

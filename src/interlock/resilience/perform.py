@@ -28,12 +28,16 @@ class Perform:
 
     def __call__(self, tool: ToolSpec) -> Proceed[Any]:
         """Return the function that performs one attempt of a call of `tool`."""
-        usual = _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._threaded(tool)
+        usual = self.usual(tool)
 
         def perform(call: Call[Any]) -> Awaitable[Answer]:
             return usual(call) if call.perform is None else call.perform(call)
 
         return perform
+
+    def usual(self, tool: ToolSpec) -> Proceed[Any]:
+        """Return the function that performs one attempt by the tool's own function, whoever else could."""
+        return _awaited(tool.fn, takes_key=tool.takes_key) if tool.is_async else self._threaded(tool)
 
     def _threaded(self, tool: ToolSpec) -> Proceed[Any]:
         fn, takes_key = tool.fn, tool.takes_key
