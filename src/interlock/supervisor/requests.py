@@ -14,6 +14,8 @@ from interlock.core.canonical import NotCanonical, canonical_json, plain_hash
 __all__ = ["MAX_ID_LENGTH", "RunRequest"]
 
 MAX_ID_LENGTH = 512
+# Tenant and request together are a key in an index, and PostgreSQL takes no key of more than 2,700 bytes.
+MAX_ID_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ class RunRequest:
         for name, value in identity.items():
             if not isinstance(value, str) or not value:
                 return f"{name} must be text, and not empty"
-            if len(value) > MAX_ID_LENGTH or not value.isprintable():
-                return f"{name} must be at most {MAX_ID_LENGTH} printable characters"
+            if len(value) > MAX_ID_LENGTH or not value.isprintable() or len(value.encode()) > MAX_ID_BYTES:
+                return (
+                    f"{name} must be at most {MAX_ID_LENGTH} printable characters, {MAX_ID_BYTES:,} bytes in UTF-8"
+                )
         return None
 
     def payload_hash(self) -> str:
