@@ -127,9 +127,9 @@ class InterlockCapability(AbstractCapability[Any]):
                 self._on_result(run.result)
         if result is not None and run.result is not None and run.result.ok:
             return result
-        error = failed or AgentStopped.of(run.scope.stop, self._messages)
-        error.result = run.result
-        raise error
+        stopped = failed or AgentStopped.of(run.scope.stop, self._messages)
+        stopped.result = run.result
+        raise stopped
 
     async def _within(
         self, run: Run, ctx: RunContext[Any], handler: Callable[[], Awaitable[Any]]

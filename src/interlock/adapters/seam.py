@@ -175,11 +175,15 @@ async def _outcome(run: Run, answering: Coroutine[Any, Any, Answer], attempts: A
             raise attempts.passed from None
         if isinstance(error, ConfigError):
             # Not for the model: who runs the agent must read it.
-            run.bridge.loop.call_soon_threadsafe(run.stop, Stop(error.reason, str(error)))
+            await across(run, _stop(run, error))
         return Outcome.refused(error)
     except Exception as error:  # an observing run hands the tool's own exception through
         raise (attempts.passed or attempts.raised or error) from None
     return Outcome.answered(answer, fresh=answer.value is attempts.value and answer.status == "success")
+
+
+async def _stop(run: Run, error: InterlockError) -> None:
+    run.stop(Stop(error.reason, str(error)))
 
 
 def _filled(args: Any, schema: Mapping[str, Any] | None) -> Any:

@@ -96,7 +96,7 @@ class House:
     sinks: _Sinks
     clock: Clock
     grace_s: Callable[[], float]
-    check: Callable[[ToolSpec], None]
+    declarations: Declarations
 
     async def aclose(self) -> None:
         """Stop runs, wait for writes under way, and close sinks and store."""
@@ -160,7 +160,7 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
         sinks=sinks,
         clock=clock,
         grace_s=lambda: grace_s(settings, registry),
-        check=declarations.check,
+        declarations=declarations,
     )
 
 

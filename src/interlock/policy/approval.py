@@ -38,6 +38,7 @@ __all__ = [
     "ApprovalState",
     "ApprovalStore",
     "Approvals",
+    "given",
     "standing",
 ]
 
@@ -61,7 +62,7 @@ class ApprovalRequest:
 
     Attributes:
         effect_key: 24 bytes (see `Intent.key`); the occurrence is in it.
-        run_id: The run that asks. policy_version: of the rules that demand it.
+        run_id: The root of the run that asks, which is parked for it. policy_version: of the rules that demand it.
         rendered: What the person reads: tool and redacted arguments.
         expires_at: Wall-clock seconds (Unix); undecided by then, it is EXPIRED.
     """
@@ -132,6 +133,11 @@ class ApprovalStore(Protocol):
         ...
 
 
+def given(_call: Call[Any]) -> bool:
+    """Say yes: the approver of calls that a person has approved elsewhere. Nobody is asked."""
+    return True
+
+
 def standing(row: ApprovalRow, wall_s: float) -> ApprovalState:
     """Return what `row` is worth at `wall_s` (Unix seconds): an old question or grant has EXPIRED."""
     if row.state in _PASSING and wall_s >= row.expires_at:
@@ -196,7 +202,7 @@ class Approvals:
     def __call__(self, tool: ToolSpec, proceed: Proceed[A]) -> Proceed[A]:
         required = self._required_for(tool)
         asks = tool.repeat is Repeat.ASK and tool.may_write
-        if required is None and not asks:
+        if required is given or (required is None and not asks):
             return proceed
         if required is not None and required != "required" and not callable(required):
             raise ConfigError(f'{tool.name}: approval must be "required", a callable or left out, not {required!r}')
@@ -224,7 +230,7 @@ class Approvals:
             ApprovalRequest(
                 effect_key=key,
                 tenant_id=call.run.tenant_id,
-                run_id=call.run.run_id,
+                run_id=call.run.root_run_id,
                 tool=call.tool.name,
                 policy_version=self._policy_version,
                 rendered=self._render(call),
