@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON line a cell, instead of tables")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables between the page's two lines")
     parser.add_argument("--no-install", action="store_true", help="make no virtual environments")
-    parser.add_argument("--at-once", type=int, metavar="N", help="processes at a time; as many as cores")
+    parser.add_argument("--at-once", type=int, metavar="N", help="processes at a time; by default two a core")
     options = parser.parse_args()
     try:
         places = [find_place(name, install=not options.no_install) for name in options.only or columns()]

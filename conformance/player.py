@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from conformance.tools import make_tool
 from conformance.world import Fault
 from interlock import Interlock, RunResult
 from interlock.chaos.http_client import HttpClient
+from interlock.core.clock import SYSTEM
 
 __all__ = ["Player", "load_column", "main", "session_name"]
 
 PATIENCE_S = 60.0
-SYSTEM = f"{agent_mark(TRIAGE)} Use the tools; answer in one sentence."
+INSTRUCTIONS = f"{agent_mark(TRIAGE)} Use the tools; answer in one sentence."
 PROMPT = "Users cannot log in: see to it."
 
 
@@ -145,7 +147,7 @@ class Player:
         if played.nested is not None:
             nested = Nested(RESEARCHER, "Looks into a problem.", f"{agent_mark(RESEARCHER)} Use the tools.", tools)
         return Job(
-            system=SYSTEM,
+            system=INSTRUCTIONS,
             prompt=PROMPT,
             tools=tools,
             openai_url=f"{model}/v1",
@@ -211,10 +213,12 @@ async def _main(options: argparse.Namespace, out: Any) -> None:
         work=Path(options.work),
     )
     for name in options.scenarios:
+        began_s = SYSTEM.monotonic()
         try:
             played = await player.play(scenario(name), options.delivery)
         except Exception:
             played = player.result(name, failed=traceback.format_exc()[-1500:])
+        played = replace(played, elapsed_s=round(SYSTEM.monotonic() - began_s, 3))
         out.write(played.as_json() + "\n")
         out.flush()
 

@@ -51,6 +51,7 @@ class Played:
     record: tuple[tuple[str, ...], ...] = ()
     cannot: str | None = None
     failed: str | None = None
+    elapsed_s: float = 0.0
 
     def as_json(self) -> str:
         """Return it as one line."""
