@@ -214,6 +214,24 @@ async def abandon_after(make, config, tmp_path):
     return str((await make(config, store=store).run(agent, "t", request_id="req_1")).reason)
 
 
+@probe("orphan_after_s", (0.1, "abandoned"), (600, "running"), lease_ttl_s=0.2)
+async def orphan_after(make, config, tmp_path):
+    store = f"sqlite:///{tmp_path}/o.db"
+    await dies_in_its_run(config, store)
+    gate = make(config, store=store)
+
+    async def other(run, task):
+        return await asyncio.sleep(0.05)
+
+    # Whoever opens a run looks for those that nobody goes on with.
+    for n in range(20 if config["orphan_after_s"] < 1 else 3):
+        await gate.run(other, "t", request_id=f"req_other_{n}")
+        (row,) = [row for row in await gate.house().store.runs() if row.request_id == "req_1"]
+        if row.state is RunState.ENDED:
+            break
+    return str(row.reason or row.state.value)
+
+
 @probe("prices_unknown", ("refuse", "cost_budget"), ("allow", "success"))
 async def prices_unknown(make, config, tmp_path):
     return (await turns(make(config), tokens=10, model="nobody:knows"))[0]

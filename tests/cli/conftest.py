@@ -130,7 +130,7 @@ async def fill(store: SqliteStore) -> None:
         )
     )
     await store.begin(NewRun("run_now", "acme", "req_now", "triage", "h", "run_now"))
-    store.trace_soon("run_now", [call(1, "kb.read")])
+    store.trace_soon("run_now", 1, [call(1, "kb.read")])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from interlock.record.trace import Kind, Trace, pack
 
 async def test_every_call_reaches_the_store_as_a_row(clock):
     kept = {}
-    keeper = TraceKeeper(lambda run_id, rows: kept.setdefault(run_id, []).extend(rows), gather_s=0)
+    keeper = TraceKeeper(lambda run_id, _fence, rows: kept.setdefault(run_id, []).extend(rows), gather_s=0)
     scope, tool = Scope(clock), make_tool()
     recorder = Recorder(Metrics(), None, (keeper.call,))
     for seq in range(1, 301):
@@ -33,7 +33,7 @@ def entry(scope, tool, clock, seq):
 
 def test_runs_do_not_mix(clock):
     kept = []
-    keeper = TraceKeeper(lambda run_id, rows: kept.extend((run_id, row["seq"]) for row in rows), gather_s=0)
+    keeper = TraceKeeper(lambda run_id, _fence, rows: kept.extend((run_id, row["seq"]) for row in rows), gather_s=0)
     one, two, tool = Trace("one"), Trace("two"), make_tool()
     for seq in (1, 2):
         keeper.call(one, entry(one, tool, clock, seq))
@@ -45,7 +45,7 @@ def test_runs_do_not_mix(clock):
 def test_a_store_that_fails_loses_its_rows_and_the_next_ones_are_kept(clock):
     kept, down = [], [True]
 
-    def keep(_run_id, rows):
+    def keep(_run_id, _fence, rows):
         if down[0]:
             raise OSError("store down")
         kept.extend(rows)

@@ -447,7 +447,7 @@ async def test_what_was_committed_is_there_when_the_store_is_opened_again(make_s
     await scene.begin()
     await scene.claim()
     await scene.settle(DONE)
-    store.trace_soon("r1", [{"seq": 1, "step": 1}])
+    store.trace_soon("r1", 1, [{"seq": 1, "step": 1}])
     store.close()
     scene.store = make_store()
     assert (await scene.find()).result == b'{"id":1}'

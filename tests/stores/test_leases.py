@@ -6,10 +6,12 @@ import contextlib
 import time
 
 import pytest
-from scenes import DONE, Scene, new_run
+from scenes import CLEAN, DONE, DOUBT, Scene, new_run
 
 from interlock.core.clock import SYSTEM
+from interlock.journal.replay import TurnRecord
 from interlock.journal.store import ClaimState, Fenced, RunState, Settlement
+from interlock.policy.approval import ApprovalRequest
 from interlock.stores.pg_address import parse_address
 from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
@@ -43,7 +45,7 @@ def stores(make):
 
 
 async def begin(store, run_id="r1", request_id="q1", **words):
-    flags = {name: words.pop(name) for name in ("retry", "resume") if name in words}
+    flags = {name: words.pop(name) for name in ("retry", "resume", "revive") if name in words}
     return await store.begin(new_run(run_id, request_id, **words), **flags)
 
 
@@ -230,10 +232,186 @@ class TestQueue:
         assert await theirs.leases.reap(60.0, []) == []
         clock.advance(1.0)
         assert await theirs.leases.reap(60.0, ["support"]) == []
-        assert await theirs.leases.reap(60.0, ["other"]) == ["r1"]
-        row = await ours.run("r1")
-        assert (row.state, row.reason) == (RunState.ENDED, "abandoned")
+        (row,) = await theirs.leases.reap(60.0, ["other"])
+        assert (row.run_id, row.fence, row.state) == ("r1", 2, RunState.RUNNING)
+        assert await ours.leases.reap(60.0, []) == []  # it has an owner again, who gives it up
         assert not await ours.end("r1", 1, RunState.ENDED, "success", {}, None)
+        assert await theirs.end("r1", 2, RunState.ENDED, "abandoned", {}, None)
+
+    async def test_what_was_given_up_is_begun_again_only_where_that_is_asked_for(self, stores, clock):
+        ours, _ = stores
+        await begin(ours)
+        await ours.end("r1", 1, RunState.ENDED, "abandoned", {}, None)
+        assert not (await begin(ours, resume=True)).fresh
+        begun = await begin(ours, resume=True, revive=True)
+        assert (begun.fresh, begun.row.run_id, begun.row.fence) == (True, "r1", 2)
+        await ours.end("r1", 2, RunState.ENDED, "success", {}, None)
+        assert not (await begin(ours, resume=True, revive=True)).fresh
+        assert [(a.fence, a.ended_as) for a in await ours.leases.attempts_of("r1")] == [
+            (1, "abandoned"),
+            (2, "success"),
+        ]
+
+    async def test_tenants_that_have_no_place_are_passed_over(self, stores):
+        ours, _ = stores
+        for n, tenant in enumerate(("acme", "acme", "globex")):
+            await ours.leases.queue(new_run(f"r{n}", f"q{n}", tenant_id=tenant, task=b"{}"))
+        assert (await ours.leases.take(["support"], None, {}, ["acme"])).tenant_id == "globex"
+        assert await ours.leases.take(["support"], None, {}, ["acme"]) is None
+        assert (await ours.leases.take(["support"], None, {})).run_id == "r0"
+
+    async def test_parked_runs_that_wait_for_nothing_any_more_are_found(self, stores, clock):
+        ours, _ = stores
+        scene = Scene(ours, clock)
+        for run_id, request_id in (("r1", "q1"), ("r2", "q2")):
+            await scene.begin(run_id, request_id)
+            await scene.claim(run_id)
+            await scene.settle(DOUBT, run_id)
+            await scene.end(RunState.PARKED, "outcome_unknown")
+        assert await ours.leases.settled(["support"], None) == []
+        await scene.settle(DONE, "r2")
+        assert await ours.leases.settled(["support"], None) == ["r2"]
+        assert await ours.leases.settled(["support"], ["acme"], ["r2"]) == []
+        assert await ours.leases.settled(["other"], None) == await ours.leases.settled(["support"], ["globex"]) == []
+
+    async def test_a_parked_run_waits_while_somebody_may_decide(self, stores, clock):
+        ours, _ = stores
+        scene = Scene(ours, clock)
+        await scene.begin()
+        asked = ApprovalRequest(scene.key(), "acme", "r1", "refund", "v1", "refund {}", clock.wall() + 60.0)
+        row = await ours.approvals.request(asked)
+        await scene.end(RunState.PARKED, "approval_pending")
+        assert await ours.leases.settled(["support"], None) == []
+        await ours.approvals.decide(row.id, True, "ana")
+        assert await ours.leases.settled(["support"], None) == ["r1"]
+
+
+class TestDisprove:
+    """A look-up's "no" concerns what was sent before it was asked, and nothing that was sent since."""
+
+    async def open_claim(self, stores, clock):
+        scene = Scene(stores[0], clock)
+        await scene.begin()
+        assert await scene.claim(args=b'{"order":1}') is None
+        await scene.settle(DOUBT)
+        return scene, await scene.find()
+
+    async def test_closes_what_is_as_it_was_seen(self, stores, clock):
+        scene, seen = await self.open_claim(stores, clock)
+        assert seen.args == b'{"order":1}'
+        assert await stores[1].disprove(
+            seen, Settlement(ClaimState.FAILED_CLEAN, evidence=({"by": "lookup"},), by="lookup")
+        )
+        closed = await scene.find()
+        assert (closed.state, closed.settled_by, closed.args) == (ClaimState.FAILED_CLEAN, "lookup", None)
+        assert closed.evidence == (*seen.evidence, {"by": "lookup"})
+        assert not await stores[1].disprove(seen, CLEAN)
+
+    async def test_says_nothing_of_a_later_send(self, stores, clock):
+        scene, seen = await self.open_claim(stores, clock)
+        assert await stores[0].resend(seen.key, "r1", 1) is None
+        assert not await stores[1].disprove(seen, CLEAN)
+        assert (await scene.find()).state is ClaimState.INTENT
+
+    async def test_says_nothing_of_what_was_claimed_anew(self, stores, clock):
+        scene, seen = await self.open_claim(stores, clock)
+        await scene.settle(CLEAN)
+        assert await scene.claim(seq=2) is None
+        assert not await stores[1].disprove(seen, CLEAN)
+        assert (await scene.find()).state is ClaimState.INTENT
+
+    async def test_arguments_are_kept_until_the_claim_is_closed(self, stores, clock):
+        scene, _ = await self.open_claim(stores, clock)
+        await scene.settle(DOUBT)
+        assert (await scene.find()).args == b'{"order":1}'
+        await scene.settle(DONE)
+        assert (await scene.find()).args is None
+
+
+@pytest.mark.parametrize("make", ["file"], indirect=True)
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+async def test_how_long_ago_a_write_was_sent_does_not_hang_on_the_wall_clock(stores, clock, jump_s):
+    scene = Scene(stores[0], clock)
+    await scene.begin()
+    await scene.claim()
+    clock.advance(7.0)
+    clock.jump_wall(jump_s)
+    assert (await scene.find()).sent_ago_s == pytest.approx(7.0)
+
+
+class TestReserved:
+    """What a model turn has reserved when its worker dies is charged, once."""
+
+    async def test_what_is_held_at_the_crash_is_spent_for_whoever_goes_on(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        ours.history.hold_soon("r1", 1, (0.5, 100))
+        ours.history.turn_soon("r1", 1, TurnRecord("", 1, b"1", "m", 0.2, 40), (0.25, 60))
+        ours.history.hold_soon("r1", 1, (0.75, 160))
+        await ours.flush()
+        clock.advance(TTL_S)
+        row = (await begin(theirs, resume=True)).row
+        assert (row.spent_usd, row.spent_tokens) == (0.75, 160)
+        ours.history.hold_soon("r1", 1, (9.0, 900))  # by now it is another's
+        await ours.flush()
+        clock.advance(TTL_S)
+        row = (await begin(ours, resume=True)).row
+        assert (row.spent_usd, row.spent_tokens) == (0.75, 160)
+
+    async def test_what_was_settled_is_no_reservation(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        ours.history.hold_soon("r1", 1, (0.5, 100))
+        ours.history.turn_soon("r1", 1, TurnRecord("", 1, b"1", "m", 0.2, 40), (0.0, 0))
+        await ours.flush()
+        clock.advance(TTL_S)
+        row = (await begin(theirs, resume=True)).row
+        assert (row.spent_usd, row.spent_tokens) == (0.0, 0)
+
+    async def test_what_is_forgotten_stays_charged(self, stores):
+        ours, _ = stores
+        await begin(ours)
+        for n in (1, 2):
+            ours.history.turn_soon("r1", 1, TurnRecord("", n, None, "m", 0.2, 40))
+        ours.history.forget_soon("r1", 2)  # of a fenced owner
+        await ours.flush()
+        assert len((await ours.history.history("r1")).turns) == 2
+        ours.history.forget_soon("r1", 1)
+        await ours.flush()
+        row = await ours.run("r1")
+        assert (row.spent_usd, row.spent_tokens) == (pytest.approx(0.4), 80)
+        assert (await ours.history.history("r1")).turns == []
+
+
+class TestFencedRows:
+    """A fenced owner's trace and children are not written over the new one's."""
+
+    async def test_trace_rows(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        clock.advance(TTL_S)
+        await begin(theirs, resume=True)
+        theirs.trace_soon("r1", 2, [{"seq": 1, "status": "new"}])
+        await theirs.flush()
+        ours.trace_soon("r1", 1, [{"seq": 1, "status": "old"}])
+        await ours.flush()
+        assert [row["status"] for row in await ours.calls_of("r1")] == ["new"]
+
+    async def test_children(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        child = {"root_run_id": "r1", "path": "/sub", "payload_hash": None}
+        await ours.begin(new_run("c0", **child))
+        clock.advance(TTL_S)
+        await begin(theirs, resume=True)
+        assert (await ours.run("c0")).reason == "abandoned"  # with the attempt that it was of
+        assert (await theirs.begin(new_run("c2", fence=2, **child))).row.fence == 2
+        for run_id, path in (("c1", "/sub"), ("c3", "/other")):
+            with pytest.raises(Fenced):
+                await ours.begin(new_run(run_id, **{**child, "path": path}))
+            assert await ours.run(run_id) is None
+        assert (await theirs.run("c2")).state is RunState.RUNNING
+        assert await theirs.end("c2", 2, RunState.ENDED, "success", {}, None)
 
 
 async def test_the_heartbeat_renews_what_is_held_and_no_more(make):

@@ -65,7 +65,7 @@ async def history(store, clock, n=0):
         scene.claim("d"), scene.claim("a"), scene.claim("e", fence=9), scene.settle(DONE, "c"), return_exceptions=True
     )
     said.append([getattr(outcome, "state", type(outcome)) for outcome in outcomes])
-    store.trace_soon(f"r{n}", [{"seq": 1}])
+    store.trace_soon(f"r{n}", 1, [{"seq": 1}])
     said.append(await scene.end(RunState.PARKED, "outcome_unknown"))
     begun = await scene.begin("later", f"q{n}", resume=True)
     said.append((begun.fresh, begun.row.run_id, begun.row.fence, begun.row.attempts))

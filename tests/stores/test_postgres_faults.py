@@ -157,6 +157,8 @@ class TestSchema:
             + f"drop policy seen on {schema}.switches; drop policy set_by_tenant on {schema}.switches; "
             f"drop function {schema}.this_tenant(); "
             + "".join(f"alter table {schema}.{table} disable row level security;" for table in later.split())
+            + f"drop index {schema}.runs_parked; alter table {schema}.journal drop args; "
+            f"alter table {schema}.runs drop held_usd, drop held_tokens, drop spent_usd, drop spent_tokens"
         )
         secret = pg_server.execute(f"select value from {schema}.meta")[0][0]
         assert opened(new_url).secret == secret
@@ -285,7 +287,7 @@ class TestAway:
             await store.switches.set("global", "", "kill", reason="fire", actor="ada")
         store.settle_soon(scene.key("before"), DONE)
         store.begin_soon(new_run("r2", "q2"))
-        store.trace_soon("r2", [{"seq": 1}])
+        store.trace_soon("r2", 1, [{"seq": 1}])
         store.end_soon("r2", 1, RunState.ENDED, "success", {}, None)
         with pytest.raises(StoreUnavailable):
             await scene.claim("refused too")
@@ -309,7 +311,7 @@ class TestAway:
         with pytest.raises(StoreUnavailable):
             await scene.claim()
         for i in range(20):
-            store.trace_soon("r1", [{"seq": i}])
+            store.trace_soon("r1", 1, [{"seq": i}])
         assert store.lost >= 10
         mortal.start()
         await store.flush()
@@ -378,7 +380,7 @@ class TestAway:
         store = opened(mortal_url, options=IMPATIENT)
         mortal.stop()
         store.begin_soon(new_run("r2", "q2"))
-        store.trace_soon("r2", [{"seq": 1}])
+        store.trace_soon("r2", 1, [{"seq": 1}])
         await asyncio.to_thread(store.close)
         assert store.lost == 2
         with pytest.raises(StoreUnavailable, match="closed"):
@@ -439,7 +441,7 @@ async def test_a_statement_of_one_that_cannot_be_stored_fails_alone(pg_url, open
     )
     assert [isinstance(outcome, StoreUnavailable) for outcome in outcomes] == [False] * 5 + [True] * 2 + [False] * 5
     assert len(await store.claims_of("r1")) == 10
-    store.trace_soon("r1", [{"seq": 2**40}])
+    store.trace_soon("r1", 1, [{"seq": 2**40}])
     await store.flush()
     assert store.lost == 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 from scenes import DONE, DOUBT, Scene, new_run
@@ -10,9 +12,10 @@ from test_postgres_cuts import EXPECTED, history
 
 from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.journal.replay import CallRecord, TurnRecord
-from interlock.journal.store import RunState
+from interlock.journal.store import Fenced, RunState
 from interlock.policy.approval import ApprovalRequest, ApprovalState
 from interlock.stores.pg_address import parse_address
+from interlock.stores.pg_connections import connect, transaction
 from interlock.stores.postgres import PostgresStore
 from interlock.stores.writer import WriterOptions
 
@@ -59,7 +62,7 @@ async def both(open_store, clock):
             scene.key(tenant), tenant, f"run-{tenant}", "t", "v1", "…", scene.row.started_at + 600.0
         )
         await worker.approvals.request(request)
-        worker.trace_soon(f"run-{tenant}", [{"seq": 1}])
+        worker.trace_soon(f"run-{tenant}", 2, [{"seq": 1}])
         worker.history.turn_soon(f"run-{tenant}", 2, TurnRecord("", 1, b"1"))
         worker.history.call_soon(f"run-{tenant}", 2, CallRecord("", 1, "t", b"d", 1, 1, "success"))
         await worker.tenants.reserve(tenant, "2026-11-22", 1.0, 5.0)
@@ -116,8 +119,8 @@ async def test_nobody_changes_another_s_rows(pg_server, pg_url, both):
     assert not await mine.end("run-globex", 2, RunState.ENDED, "killed", {}, None)
     theirs = (await globex.store.approvals.list(tenant_id="globex"))[0]
     assert await mine.approvals.decide(theirs.id, True, "mallory") is None
-    mine.trace_soon("run-globex", [{"seq": 1, "status": "forged"}])
-    mine.history.forget_soon("run-globex")
+    mine.trace_soon("run-globex", 1, [{"seq": 1, "status": "forged"}])
+    mine.history.forget_soon("run-globex", 1)
     await mine.flush()
     assert await globex.store.calls_of("run-globex") == [{"seq": 1}]
     assert len((await globex.store.history.history("run-globex")).turns) == 1
@@ -194,3 +197,53 @@ def test_a_role_that_sees_one_tenant_is_not_taken_for_one_that_sees_all(open_sto
 def test_a_tenant_makes_no_store(pg_server, role):
     with pytest.raises(ConfigError, match="role of the workers"):
         PostgresStore(f"{pg_server.new_url().replace('postgres@', ROLE + '@')}&tenant=acme", replay="off")
+
+
+@pytest.mark.parametrize("table", ["journal", "turns", "results", "calls", "attempts"])
+def test_no_row_belongs_to_one_tenant_and_to_a_run_of_another(pg_server, pg_url, both, table):
+    """Not even for the owner of the tables, whom row-level security does not bind: the foreign key carries the tenant."""
+    schema = parse_address(pg_url).schema
+    with pytest.raises(Exception, match="violates foreign key constraint"):
+        pg_server.execute(f"update {schema}.{table} set tenant_id = 'globex' where run_id = 'run-acme'")
+
+
+async def test_a_worker_claims_for_the_tenant_of_the_run_alone(both, clock):
+    """The grouped statements see all tenants; each intent is held against its own run's."""
+    acme, globex, _, _ = both
+    mixed = replace(acme.intent("mixed"), tenant_id="globex")
+    outcomes = await asyncio.gather(
+        acme.store.claim(mixed), acme.store.claim(acme.intent("fine")), globex.store.claim(globex.intent("too")),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert isinstance(outcomes[0], Fenced)
+    assert outcomes[1:] == [None, None]
+    assert await acme.store.find(mixed.key) is None
+
+
+async def test_the_tenant_is_named_for_one_transaction_and_no_longer(pg_url, both):
+    """So that a pooler cannot hand it on with the connection."""
+    schema = parse_address(pg_url).schema
+    db = await connect(parse_address(pg_url.replace("postgres@", f"{ROLE}@")), 30.0)
+    try:
+        count = f"select count(*) from {schema}.runs"
+        async with transaction(db, "acme"):
+            assert await db.fetchval(count) == 1
+        assert await db.fetchval(count) == 0
+        async with transaction(db, "globex"):
+            assert await db.fetchval(f"select tenant_id from {schema}.runs") == "globex"
+        assert await db.fetchval("select current_setting('interlock.tenant', true)") in {"", None}
+    finally:
+        await db.close()
+
+
+async def test_a_tenant_named_with_quotes_is_a_name_like_any_other(pg_url, both, open_store):
+    hostile = "acme'; reset role; --"
+    mine = PostgresStore(
+        f"{pg_url.replace('postgres@', ROLE + '@')}&tenant={quote(hostile)}", replay="plaintext", environ={}
+    )
+    try:
+        assert await mine.runs() == []
+        assert (await mine.begin(new_run("own", "q", tenant_id=hostile))).fresh
+        assert [row.run_id for row in await mine.runs()] == ["own"]
+    finally:
+        mine.close()

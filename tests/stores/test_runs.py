@@ -150,7 +150,7 @@ class TestSoon:
     async def test_the_end_follows_the_beginning(self, scene):
         scene.store.begin_soon(new_run())
         scene.store.end_soon("r1", 1, RunState.ENDED, "success", {"a": 1}, b"1")
-        scene.store.trace_soon("r1", [{"seq": 1, "tool": "kb.read"}, {"seq": 2, "tool": "kb.read"}])
+        scene.store.trace_soon("r1", 1, [{"seq": 1, "tool": "kb.read"}, {"seq": 2, "tool": "kb.read"}])
         await scene.store.flush()
         row = await scene.store.run("r1")
         assert (row.state, row.reason, row.record, row.output) == (RunState.ENDED, "success", {"a": 1}, b"1")
@@ -158,8 +158,8 @@ class TestSoon:
 
     async def test_trace_rows_may_come_in_parts_and_again(self, scene):
         await scene.begin()
-        scene.store.trace_soon("r1", [{"seq": 2, "status": "success"}])
-        scene.store.trace_soon("r1", [{"seq": 1, "status": "denied"}, {"seq": 2, "status": "in_doubt"}])
+        scene.store.trace_soon("r1", 1, [{"seq": 2, "status": "success"}])
+        scene.store.trace_soon("r1", 1, [{"seq": 1, "status": "denied"}, {"seq": 2, "status": "in_doubt"}])
         await scene.store.flush()
         assert [entry["status"] for entry in await scene.store.calls_of("r1")] == ["denied", "in_doubt"]
         assert await scene.store.calls_of("r2") == []
@@ -188,7 +188,7 @@ class TestChildren:
         await scene.store.begin(self.child())
         await scene.end(RunState.PARKED, "outcome_unknown")
         await scene.begin(resume=True)
-        begun = await scene.store.begin(self.child("c2"))
+        begun = await scene.store.begin(self.child("c2", fence=2))
         assert (begun.fresh, begun.row.run_id) == (True, "c2")
         assert (await scene.store.run("c1")).state is RunState.ENDED
 

@@ -189,8 +189,8 @@ class TestFull:
         with pytest.raises(StoreUnavailable, match="disk is full: free some space"):
             await asyncio.gather(*(scene.claim(f"m{i}", tool="t" * 9000) for i in range(9)))
         big = {"pad": "p" * 50_000}
-        scene.store.trace_soon("r1", [{"seq": 1, **big}])
-        scene.store.trace_soon("r1", [{"seq": 2, **big}])
+        scene.store.trace_soon("r1", 1, [{"seq": 1, **big}])
+        scene.store.trace_soon("r1", 1, [{"seq": 2, **big}])
         assert (await scene.find("before")).state is ClaimState.INTENT
         with pytest.raises(StoreUnavailable):
             await scene.claim("still full", tool="t" * 9000)

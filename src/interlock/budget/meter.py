@@ -223,6 +223,17 @@ class Meter:
             meter.tokens += tokens
             meter._dearest_usd = max(meter._dearest_usd, usd)
 
+    def charge_lost(self, usd: float, tokens: int) -> None:
+        """Count what model turns of earlier attempts cost that no record of a turn says."""
+        for meter in self._chain:
+            meter.usd += usd
+            meter.tokens += tokens
+
+    def reserved(self) -> tuple[float, int]:
+        """Return the dollars and tokens that all turns under way hold, of the root and all its children."""
+        root = self._chain[-1]
+        return max(0.0, root._reserved_usd), max(0, root._reserved_tokens)
+
     def mark_unpriced(self, model: str) -> None:
         """Remember that a turn of this model could not be priced, here and in every parent."""
         for meter in self._chain:

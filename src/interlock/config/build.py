@@ -244,6 +244,7 @@ def _supervisor(
         clock=clock,
         leases=store.leases,
         abandon_after=settings.abandon_after,
+        orphan_after_s=settings.orphan_after_s,
         unpriced_allowed=settings.prices_unknown == "allow",
     )
     scopes = ScopeMaker(

@@ -55,8 +55,8 @@ class Store(Journal, RunStore, Protocol):
         """What tenants use over all their runs."""
         ...
 
-    def trace_soon(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Queue trace rows of a run (each with its `seq`), without waiting."""
+    def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Queue trace rows of a run (each with its `seq`), without waiting; they are not written once it is fenced."""
         ...
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:

@@ -272,6 +272,7 @@ class Settings:
         replay: Whether results are kept for replay: `on` (sealed), `off` (hashes only) or `plaintext`.
         lease_ttl_s: Seconds after which a worker that gives no sign of life is taken for dead, and its runs taken over.
         abandon_after: Workers in a row that died over a run without recording anything new, before it is given up.
+        orphan_after_s: Seconds that a run whose worker died waits for another one; then it is given up.
         results: `awaited`: a write's result is durable before the call returns; `deferred`: soon after.
         agent: What a run may use up, and when it ends.
         tools: What tools may be used, and how.
@@ -295,6 +296,7 @@ class Settings:
     replay: Literal["on", "off", "plaintext"] = "on"
     lease_ttl_s: Annotated[float, Field(ge=0.1, le=86_400)] = 5.0
     abandon_after: Annotated[int, Field(ge=1)] = 5
+    orphan_after_s: Seconds = 60.0
     results: Literal["awaited", "deferred"] = "awaited"
     agent: AgentSettings = AgentSettings()
     tools: ToolSettings = field(default_factory=ToolSettings)

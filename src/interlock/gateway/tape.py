@@ -24,7 +24,17 @@ from interlock.core.errors import (
     ToolOutputInvalid,
 )
 from interlock.core.reasons import StopReason
-from interlock.journal.replay import CUT, PASSING, CallRecord, Diverged, History, Replay, ReplayStore, TurnRecord
+from interlock.journal.replay import (
+    CUT,
+    PASSING,
+    CallRecord,
+    Diverged,
+    History,
+    Replay,
+    ReplayStore,
+    Reserved,
+    TurnRecord,
+)
 
 __all__ = ["Tape", "restored"]
 
@@ -67,9 +77,20 @@ class Tape:
         """Return what was recorded of model turn `number`, or None."""
         return self._replay.turn(number)
 
-    def keep_turn(self, number: int, reply: bytes | None, model: str, usd: float, tokens: int) -> None:
-        """Record a model turn; `reply` None makes the run one that cannot be entered again."""
-        self._store.turn_soon(self._run_id, self._fence, TurnRecord(self._path, number, reply, model, usd, tokens))
+    def keep_turn(
+        self, number: int, reply: bytes | None, model: str, usd: float, tokens: int, held: Reserved | None = None
+    ) -> None:
+        """Record a model turn; `reply` None makes the run one that cannot be entered again.
+
+        Args:
+            held: What all turns still under way hold, where this one held something.
+        """
+        record = TurnRecord(self._path, number, reply, model, usd, tokens)
+        self._store.turn_soon(self._run_id, self._fence, record, held)
+
+    def hold(self, held: Reserved) -> None:
+        """Record what all turns under way hold: charged in full to whoever goes on, if this worker dies now."""
+        self._store.hold_soon(self._run_id, self._fence, held)
 
     # -- calls
 

@@ -8,7 +8,7 @@ reads the same clock, and stops a margin earlier: before anybody else may begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -137,12 +137,16 @@ class Ownership(Protocol):
         ...
 
     async def take(
-        self, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int]
+        self,
+        agents: Sequence[str],
+        tenants: Sequence[str] | None,
+        busy: Mapping[str, int],
+        without: Collection[str] = (),
     ) -> RunRow | None:
         """Take the oldest run that is queued, or whose owner is dead; None where there is none.
 
-        Only keyed root runs of these agents (and tenants); tenants with fewer runs in `busy` come first. The row
-        is as `begin(resume=True)` leaves it, with `task`.
+        Only keyed root runs of these agents (and tenants), and none of the tenants in `without`; tenants with fewer
+        runs in `busy` come first. The row is as `begin(resume=True)` leaves it, with `task`.
         """
         ...
 
@@ -157,8 +161,17 @@ class Ownership(Protocol):
         """Queue a run of ours again, not counting the attempt; False where it is not ours any more."""
         ...
 
-    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[str]:
-        """End as `abandoned` the runs whose lease ran out that long ago; return their ids. Their intents are doubts.
+    async def settled(
+        self, agents: Sequence[str], tenants: Sequence[str] | None, but: Collection[str] = ()
+    ) -> list[str]:
+        """Return some PARKED runs that wait for nothing any more (no open claim, nothing to decide), oldest first.
+
+        Only keyed root runs of these agents (and tenants), and not those in `but`.
+        """
+        ...
+
+    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
+        """Make ours some runs whose lease ran out that long ago, as `take` would, so that they can be given up.
 
         Runs of the agents in `able` wait for a worker, unless they were begun without a request id.
         """

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["CUT", "PASSING", "CallRecord", "Diverged", "History", "Replay", "ReplayStore", "TurnRecord"]
+__all__ = ["CUT", "PASSING", "CallRecord", "Diverged", "History", "Replay", "ReplayStore", "Reserved", "TurnRecord"]
 
 
 # Status of a call that was refused because the store was away: answered again only where the run went on from it.
@@ -25,6 +25,10 @@ CUT = "cancelled"
 
 class Diverged(Exception):
     """The run does something else at a recorded position than it did before. `args[0]` says what and where."""
+
+
+Reserved = tuple[float, int]
+"""What model turns under way may cost at worst: dollars, tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,18 @@ class ReplayStore(Protocol):
 
     keeps: bool
 
-    def turn_soon(self, run_id: str, fence: int, record: TurnRecord) -> None:
+    def turn_soon(self, run_id: str, fence: int, record: TurnRecord, held: Reserved | None = None) -> None:
         """Queue a model turn; it is durable before, or together with, any later intent of this process.
 
-        It is not written where the run has another fence by then.
+        It is not written where the run has another fence by then. `held`: what turns still under way have reserved,
+        where that has changed; durable together with the turn.
+        """
+        ...
+
+    def hold_soon(self, run_id: str, fence: int, held: Reserved) -> None:
+        """Write at once, without waiting, what model turns under way have reserved.
+
+        Whoever takes the run over finds it in `RunRow.spent_usd` and `spent_tokens`, once.
         """
         ...
 
@@ -102,8 +114,8 @@ class ReplayStore(Protocol):
         """Queue what became of a call; as `turn_soon`."""
         ...
 
-    def forget_soon(self, run_id: str) -> None:
-        """Queue that nothing of this run is kept: it begins anew, having written nothing."""
+    def forget_soon(self, run_id: str, fence: int) -> None:
+        """Queue that nothing of this run is kept: it begins anew, having written nothing. Its cost stays charged."""
         ...
 
     async def history(self, run_id: str) -> History:

@@ -89,6 +89,7 @@ class Intent:
         agent: For the kill switch of scope agent. approval_id: granted approval that this claim consumes.
         turn, seq: Model turn and n-th call of the run, for people.
         observing: `mode: observe`: safe mode does not hold this intent up; a kill does.
+        args: Canonical JSON of the arguments, for a tool that has a look-up: kept, sealed, until the claim is closed.
     """
 
     key: bytes
@@ -107,6 +108,7 @@ class Intent:
     seq: int
     approval_id: str | None = None
     observing: bool = False
+    args: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,11 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row of the journal. Times are wall-clock seconds (Unix); `result` is unsealed JSON or None."""
+    """A row of the journal. Times are wall-clock seconds (Unix); `result` and `args` are unsealed JSON or None.
+
+    Attributes:
+        sent_ago_s: Seconds since the last send when the row was read, by a clock that nobody sets.
+    """
 
     key: bytes
     tenant_id: str
@@ -161,6 +167,8 @@ class Claim:
     settle_reason: str = ""
     turn: int = 0
     seq: int = 0
+    args: bytes | None = None
+    sent_ago_s: float = field(default=0.0, compare=False)
 
 
 class Journal(Protocol):
@@ -199,6 +207,13 @@ class Journal(Protocol):
         """
         ...
 
+    async def disprove(self, claim: Claim, settlement: Settlement) -> bool:
+        """Close the claim as FAILED_CLEAN, unless it is closed, or something was sent since `claim` was read.
+
+        Return whether it was. So a look-up's "no" that comes late says nothing of a send that came after it.
+        """
+        ...
+
     def settle_soon(self, key: bytes, settlement: Settlement) -> None:
         """Settle when the store can, without waiting: for what happened while it could not be written."""
         ...
@@ -214,7 +229,11 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that wants to begin. `payload_hash` is None where the caller gave no request id."""
+    """A run that wants to begin. `payload_hash` is None where the caller gave no request id.
+
+    Attributes:
+        fence: Of a child: the one under which its root's owner asks.
+    """
 
     run_id: str
     tenant_id: str
@@ -224,6 +243,7 @@ class NewRun:
     root_run_id: str
     path: str = ""
     task: bytes | None = None
+    fence: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +254,8 @@ class RunRow:
         lease_left_s: Seconds, when the row was read, until its owner may be taken for dead; None where nobody holds it.
         barren: Attempts in a row whose owner died and that recorded nothing new.
         used_s: Seconds of earlier attempts, under a live lease.
+        spent_usd, spent_tokens: What model turns of earlier attempts cost that no record of a turn says: reserved by
+            turns that were under way when their worker died.
         task: What `NewRun.task` was, where the row was taken from the queue; else None.
     """
 
@@ -258,6 +280,8 @@ class RunRow:
     barren: int = 0
     used_s: float = 0.0
     task: bytes | None = None
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +291,27 @@ class Begun:
     fresh: bool
     row: RunRow
 
+    @property
+    def first(self) -> bool:
+        """Whether nobody has owned this run before."""
+        return self.fresh and self.row.fence <= 1
+
 
 class RunStore(Protocol):
     """Runs and their records."""
 
-    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
+    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False, revive: bool = False) -> Begun:
         """Claim (tenant, request id) in one atomic insert, with the payload's hash; durable when it returns.
 
         What begins has a lease (see `ownership.py`). `resume` re-opens a standing run of the same request that is
         PARKED or QUEUED, or whose owner's lease has run out, under its own run id (state RUNNING, fence and
         attempts + 1); `retry` starts a new run of an ENDED or PARKED request under the same `request_time_ms`, so
-        that effect keys stay (a PARKED one is ended with its reason). Anything else that stands is returned,
-        untouched. A child (`path`) always begins: only the owner of its root asks for it, so what stands is of an
-        attempt that is over, and is ended.
+        that effect keys stay (a PARKED one is ended with its reason); `revive` re-opens an abandoned one as
+        `resume` does. Anything else that stands is returned, untouched. A child (`path`) always begins where its
+        root's owner asks for it: what stands is of an attempt that is over, and is ended.
+
+        Raises:
+            Fenced: A child whose root is another owner's by now.
         """
         ...
 
@@ -291,11 +323,6 @@ class RunStore(Protocol):
         ...
 
     async def end(
-    @property
-    def first(self) -> bool:
-        """Whether nobody has owned this run before."""
-        return self.fresh and self.row.fence <= 1
-
         self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
     ) -> bool:
         """Write the outcome once, durably; False where a fenced owner, or a second time, wrote nothing."""

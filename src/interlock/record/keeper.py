@@ -18,13 +18,13 @@ class TraceKeeper(BackgroundQueue):
     """Hands the calls of all runs to a store; its `call` is a sink of the recorder.
 
     Args:
-        keep: Takes a run's id and some rows of its trace (`trace.row`, each with its `seq`), and queues them.
+        keep: Takes a run's id, its fence and some rows of its trace (`trace.row`, each with its `seq`), queues them.
 
     Attributes:
         lost: Calls that could not be kept.
     """
 
-    def __init__(self, keep: Callable[[str, list[dict[str, Any]]], None], *, gather_s: float = GATHER_S) -> None:
+    def __init__(self, keep: Callable[[str, int, list[dict[str, Any]]], None], *, gather_s: float = GATHER_S) -> None:
         super().__init__(gather_s=gather_s)
         self._keep = keep
 
@@ -34,11 +34,11 @@ class TraceKeeper(BackgroundQueue):
 
     def handle(self, items: Sequence[tuple[Trace, Entry]]) -> None:
         """Hand a batch over, run by run."""
-        runs: dict[str, list[dict[str, Any]]] = {}
+        runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for trace, (kind, numbers) in items:
-            runs.setdefault(trace.run_id, []).append(row(kind, *unpack(numbers)))
-        for run_id, rows in runs.items():
+            runs.setdefault((trace.run_id, trace.fence), []).append(row(kind, *unpack(numbers)))
+        for (run_id, fence), rows in runs.items():
             try:
-                self._keep(run_id, rows)
+                self._keep(run_id, fence, rows)
             except Exception:  # the trace is also in the run's record; the next rows may fare better
                 self.lose(len(rows))

@@ -108,10 +108,10 @@ class Trace:
         kept: How many calls are kept; older ones are counted in `dropped`.
 
     Attributes:
-        added: Calls seen in all.
+        added: Calls seen in all. fence: of the attempt that this is of.
     """
 
-    __slots__ = ("_kept", "_kinds", "_numbers", "added", "agent", "request_id", "run_id", "tenant_id")
+    __slots__ = ("_kept", "_kinds", "_numbers", "added", "agent", "fence", "request_id", "run_id", "tenant_id")
 
     def __init__(
         self, run_id: str, *, tenant_id: str = "", request_id: str = "", agent: str = "", kept: int = KEPT
@@ -121,6 +121,7 @@ class Trace:
         self.request_id = request_id
         self.agent = agent
         self.added = 0
+        self.fence = 1
         self._kept = kept
         self._kinds: list[Kind] = []
         self._numbers = bytearray()

@@ -8,11 +8,12 @@ standing claim are checked; only when it wrote nothing do we ask why.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from interlock.core.clock import Clock
 from interlock.journal.store import (
     Claim,
     ClaimState,
@@ -23,12 +24,14 @@ from interlock.journal.store import (
     Settlement,
     SpentApproval,
 )
+from interlock.stores.runs import Holder
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
     "claim",
     "claim_params",
     "claims_of",
+    "disprove",
     "doubts",
     "find",
     "read_claim",
@@ -37,8 +40,6 @@ __all__ = [
     "settle",
     "settle_params",
 ]
-
-Wall = Callable[[], float]
 
 # A tool's subject may be a glob of `*` and `?`, which SQLite reads as we do.
 _HELD_UP = """
@@ -50,30 +51,40 @@ order by kind limit 1"""
 
 _OWNS = "select 1 from runs where run_id = :run_id and fence = :fence and state = 'running'"
 
-# By position, which SQLite binds in half the time it needs for names: 1 key … 16 seq, 17 now, 18 heed safe mode.
+# By position, which SQLite binds in half the time it needs for names: 1 key … 15 seq, 16 args, 17 now, 18 since boot,
+# 19 heed safe mode.
 _CLAIM = """
 insert into journal (key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown,
-  sent_key, fence, sender, turn, seq, state, sends, first_sent_at, last_sent_at)
-select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 'intent', 1, ?16, ?16
+  sent_key, fence, sender, turn, seq, args, state, sends, first_sent_at, last_sent_at, last_sent_s)
+select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 'intent', 1, ?17, ?17, ?18
 where exists (select 1 from runs where run_id = ?4 and fence = ?12 and state = 'running')
-  and not exists (select 1 from switches where (expires_at is null or expires_at > ?16) and (kind = 'kill' or ?17)
+  and not exists (select 1 from switches where (expires_at is null or expires_at > ?17) and (kind = 'kill' or ?19)
     and (scope = 'global' or scope = 'tenant' and subject = ?2 or scope = 'agent' and subject = ?6
       or scope = 'run' and subject = ?4 or scope = 'tool' and ?7 glob subject))
 on conflict (key) do update set run_id = excluded.run_id, path = excluded.path, agent = excluded.agent,
   args_digest = excluded.args_digest, on_unknown = excluded.on_unknown, sent_key = excluded.sent_key,
   fence = excluded.fence, sender = excluded.sender, turn = excluded.turn, seq = excluded.seq, state = 'intent',
-  sends = 1, first_sent_at = excluded.first_sent_at, last_sent_at = excluded.last_sent_at, verified = 1,
-  settled_at = null, settled_by = '', settle_reason = '', result = null
+  sends = 1, first_sent_at = excluded.first_sent_at, last_sent_at = excluded.last_sent_at,
+  last_sent_s = excluded.last_sent_s, args = excluded.args, verified = 1, settled_at = null, settled_by = '',
+  settle_reason = '', result = null
 where journal.state = 'failed_clean'"""
 
 _SETTLE = """
 update journal set state = ?2, result = ?3, verified = ?4, settled_by = ?5, settle_reason = ?6, settled_at = ?7,
+  args = case when ?2 = 'in_doubt' then args end,
   evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end
 where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)"""
 
+# Nothing was sent since: what a fence, a number of the call and a count of sends say together is never said twice.
+_DISPROVE = """
+update journal set state = 'failed_clean', result = null, args = null, settled_by = ?2, settle_reason = ?3,
+  settled_at = ?4, evidence = case when evidence = '' or ?5 = '' then evidence || ?5 else evidence || char(10) || ?5 end
+where key = ?1 and state in ('intent', 'in_doubt') and run_id = ?6 and path = ?7 and fence = ?8 and seq = ?9
+  and sends = ?10"""
+
 _COLUMNS = """key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key,
   state, fence, sends, first_sent_at, last_sent_at, settled_at, result, verified, evidence, settled_by,
-  settle_reason, turn, seq"""
+  settle_reason, turn, seq, args, last_sent_s, sender"""
 
 _FIND = f"select {_COLUMNS} from journal where key = ?"  # noqa: S608 - our own column names
 
@@ -83,8 +94,9 @@ select exists (select 1 from journal where key = ?3 and state <> 'failed_clean')
   and tenant_id = ?4)"""
 
 
-def claim_params(intent: Intent, sender: str) -> tuple[Any, ...]:
+def claim_params(intent: Intent, sender: str, seal: Seal) -> tuple[Any, ...]:
     """Return the parameters of `claim`, without the time and the switches to heed."""
+    args = intent.args
     return (
         intent.key,
         intent.tenant_id,
@@ -101,19 +113,20 @@ def claim_params(intent: Intent, sender: str) -> tuple[Any, ...]:
         sender,
         intent.turn,
         intent.seq,
+        None if args is None else seal.close(args, _args_place(intent.key)),
     )
 
 
 def claim(
-    db: sqlite3.Connection, params: tuple[Any, ...], wall: Wall, approval_id: str | None, observing: bool
+    db: sqlite3.Connection, params: tuple[Any, ...], clock: Clock, approval_id: str | None, observing: bool
 ) -> tuple[Any, ...] | None:
     """Write the intent and return None; or write nothing, and return the row that stands (see `Journal.claim`)."""
-    now = wall()  # not when it was queued: a look-up counts from here until a "no" is final
+    now = clock.wall()  # not when it was queued: a look-up counts from here until a "no" is final
     key, tenant_id, run_id, agent, tool, fence = params[0], params[1], params[3], params[5], params[6], params[11]
     # Looked at before anything is written: one who refuses here has nothing to undo.
     if approval_id is not None and not _approved(db, approval_id, key, tenant_id, now):
         raise _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing) or SpentApproval(approval_id)
-    if db.execute(_CLAIM, (*params, now, not observing)).rowcount != 1:
+    if db.execute(_CLAIM, (*params, now, clock.boot(), not observing)).rowcount != 1:
         refusal = _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing)
         if refusal is not None:
             raise refusal
@@ -130,10 +143,10 @@ def _approved(db: sqlite3.Connection, approval_id: str, key: bytes, tenant_id: s
 
 
 def resend(
-    db: sqlite3.Connection, key: bytes, run_id: str, fence: int, sender: str, wall: Wall, observing: bool
+    db: sqlite3.Connection, key: bytes, run_id: str, fence: int, sender: str, clock: Clock, observing: bool
 ) -> tuple[Any, ...] | None:
     """Count one more send of an open claim and return None; or return the row, if it is closed by now."""
-    now = wall()
+    now = clock.wall()
     row: tuple[Any, ...] | None = db.execute(_FIND, (key,)).fetchone()
     if row is None:
         raise Fenced("the claim is not in this store")
@@ -142,8 +155,9 @@ def resend(
         raise refusal
     changed = db.execute(
         "update journal set state = 'intent', sends = sends + 1, last_sent_at = ?2, run_id = ?3, fence = ?4, "
-        "sender = ?5, settled_by = '', settle_reason = '' where key = ?1 and state in ('intent', 'in_doubt')",
-        (key, now, run_id, fence, sender),
+        "sender = ?5, last_sent_s = ?6, settled_by = '', settle_reason = '' "
+        "where key = ?1 and state in ('intent', 'in_doubt')",
+        (key, now, run_id, fence, sender, clock.boot()),
     ).rowcount
     return None if changed else row
 
@@ -192,6 +206,14 @@ def settle_params(settlement: Settlement, key: bytes, now: float, seal: Seal) ->
 def settle(db: sqlite3.Connection, params: tuple[Any, ...]) -> bool:
     """Close an open claim; return whether it was open."""
     return db.execute(_SETTLE, params).rowcount == 1
+
+
+def disprove(
+    db: sqlite3.Connection, key: bytes, settled: tuple[Any, ...], seen: tuple[str, str, int, int, int]
+) -> bool:
+    """Close an open claim of which nothing was sent since it was `seen`: run, path, fence, seq, sends."""
+    _, _, _, _, by, reason, at, evidence, _ = settled
+    return db.execute(_DISPROVE, (key, by, reason, at, evidence, *seen)).rowcount == 1
 
 
 def find(db: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
@@ -245,13 +267,19 @@ def senders(db: sqlite3.Connection) -> list[str]:
     ]
 
 
-def read_claim(row: tuple[Any, ...], seal: Seal) -> Claim:
+def read_claim(row: tuple[Any, ...], seal: Seal, holder: Holder, wall_s: float) -> Claim:
     """Return the row as a value, its result opened; a result that cannot be opened is kept, but None."""
     kept = row[17] is not None
     try:
         result = seal.open(row[17], row[0])
     except Unreadable:
         result = None
+    try:
+        args = seal.open(row[24], _args_place(row[0]))
+    except Unreadable:
+        args = None
+    # Since boot where it is the same boot: whoever sets the clock does not change what has passed.
+    same_boot = row[25] is not None and holder.boot_id != "" and row[26].partition(":")[0] == holder.boot_id
     return Claim(
         key=row[0],
         tenant_id=row[1],
@@ -278,4 +306,10 @@ def read_claim(row: tuple[Any, ...], seal: Seal) -> Claim:
         settle_reason=row[21],
         turn=row[22],
         seq=row[23],
+        args=args,
+        sent_ago_s=holder.boot() - row[25] if same_boot else wall_s - row[15],
     )
+
+
+def _args_place(key: bytes) -> bytes:
+    return key + b"/args"

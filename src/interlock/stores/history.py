@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from interlock.core.errors import ConfigError
-from interlock.journal.replay import CallRecord, History, TurnRecord
+from interlock.journal.replay import CallRecord, History, Reserved, TurnRecord
 from interlock.stores.reader import Reader
 from interlock.stores.seal import Seal, Unreadable
 from interlock.stores.writer import Writer
@@ -23,12 +23,17 @@ class SqliteHistory:
         self._reader = reader
         self._seal = seal
 
-    def turn_soon(self, run_id: str, fence: int, record: TurnRecord) -> None:
+    def turn_soon(self, run_id: str, fence: int, record: TurnRecord, held: Reserved | None = None) -> None:
         """See `ReplayStore`."""
         place = f"{run_id}{record.path}/turn/{record.turn}".encode()
         reply = self._seal.close(record.reply, place)
         row = (run_id, record.path, record.turn, record.model, record.usd, record.tokens, reply)
-        self._writer.later(_insert, "turns", run_id, fence, row)
+        self._writer.later(_insert, "turns", run_id, fence, row, held)
+
+    def hold_soon(self, run_id: str, fence: int, held: Reserved) -> None:
+        """See `ReplayStore`."""
+        self._writer.later(_hold, run_id, fence, held)
+        self._writer.hurry()
 
     def call_soon(self, run_id: str, fence: int, record: CallRecord) -> None:
         """See `ReplayStore`."""
@@ -48,9 +53,9 @@ class SqliteHistory:
         )
         self._writer.later(_insert, "results", run_id, fence, row)
 
-    def forget_soon(self, run_id: str) -> None:
+    def forget_soon(self, run_id: str, fence: int) -> None:
         """See `ReplayStore`."""
-        self._writer.later(_forget, run_id)
+        self._writer.later(_forget, run_id, fence)
 
     async def history(self, run_id: str) -> History:
         """See `ReplayStore`."""
@@ -102,8 +107,12 @@ def _place(run_id: str, path: str, turn: int, tool: str, nth: int) -> bytes:
     return f"{run_id}{path}/{turn}/{tool}/{nth}".encode()
 
 
-def _insert(db: sqlite3.Connection, table: str, run_id: str, fence: int, row: tuple[Any, ...]) -> None:
-    """Write one record, unless the run is somebody else's by now."""
+def _insert(
+    db: sqlite3.Connection, table: str, run_id: str, fence: int, row: tuple[Any, ...], held: Reserved | None = None
+) -> None:
+    """Write one record, and what is reserved beside it, unless the run is somebody else's by now."""
+    if held is not None:
+        _hold(db, run_id, fence, held)
     marks = ", ".join("?" * len(row))
     db.execute(
         f"insert or replace into {table} select {marks} "  # noqa: S608 - our own table names
@@ -112,7 +121,19 @@ def _insert(db: sqlite3.Connection, table: str, run_id: str, fence: int, row: tu
     )
 
 
-def _forget(db: sqlite3.Connection, run_id: str) -> None:
+def _hold(db: sqlite3.Connection, run_id: str, fence: int, held: Reserved) -> None:
+    db.execute("update runs set held_usd = ?, held_tokens = ? where run_id = ? and fence = ?", (*held, run_id, fence))
+
+
+def _forget(db: sqlite3.Connection, run_id: str, fence: int) -> None:
+    """Take out what is recorded, unless the run is somebody else's by now; what it has cost stays charged."""
+    ours = db.execute(
+        "update runs set (spent_usd, spent_tokens) = (select spent_usd + coalesce(sum(t.usd), 0), "
+        "spent_tokens + coalesce(sum(t.tokens), 0) from turns t where t.run_id = ?1) where run_id = ?1 and fence = ?2",
+        (run_id, fence),
+    )
+    if not ours.rowcount:
+        return
     db.execute("delete from turns where run_id = ?", (run_id,))
     db.execute("delete from results where run_id = ?", (run_id,))
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -191,13 +191,18 @@ class SqliteLeases:
         return queued
 
     async def take(
-        self, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int]
+        self,
+        agents: Sequence[str],
+        tenants: Sequence[str] | None,
+        busy: Mapping[str, int],
+        without: Collection[str] = (),
     ) -> RunRow | None:
         """See `Ownership`."""
-        if not await self._reader.read(queue.takeable, agents, tenants, busy, self._holder):
+        wanted = queue.Wanted(agents, tenants, busy, without)
+        if not await self._reader.read(queue.takeable, wanted, self._holder):
             return None
         now, asked_s = self._clock.wall(), self._clock.boot()
-        taken = await self._writer.submit(queue.take, agents, tenants, busy, self._holder, now, asked_s)
+        taken = await self._writer.submit(queue.take, wanted, self._holder, now, asked_s)
         if taken is None:
             return None
         row, sealed = taken
@@ -216,13 +221,20 @@ class SqliteLeases:
         done: bool = await self._writer.submit(queue.hand_back, run_id, fence, used_s, self._clock.wall())
         return done
 
-    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[str]:
+    async def settled(
+        self, agents: Sequence[str], tenants: Sequence[str] | None, but: Collection[str] = ()
+    ) -> list[str]:
+        """See `Ownership`."""
+        found: list[str] = await self._reader.read(queue.settled, agents, tenants, but, self._clock.wall())
+        return found
+
+    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
         """See `Ownership`."""
         now, asked_s = self._clock.wall(), self._clock.boot()
         if not await self._reader.read(queue.orphans, self._holder, orphan_after_s, able):
             return []
-        gone: list[str] = await self._writer.submit(queue.reap, self._holder, orphan_after_s, able, now, asked_s)
-        return gone
+        gone = await self._writer.submit(queue.reap, self._holder, orphan_after_s, able, now, asked_s)
+        return [read_run(row, self._seal, self._holder) for row in gone]
 
     async def attempts_of(self, run_id: str) -> list[Attempt]:
         """See `Ownership`."""

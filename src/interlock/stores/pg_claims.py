@@ -8,7 +8,7 @@ way, and these for it; a renewal of leases does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -19,14 +19,24 @@ from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import Work, claim_work, resend_work, settle_work
 from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["AGAIN", "ClaimStatements", "claim_of", "read_claim", "resend_of", "settle_of"]
+__all__ = [
+    "AGAIN",
+    "DISPROVE",
+    "ClaimStatements",
+    "claim_of",
+    "disproof_of",
+    "read_claim",
+    "resend_of",
+    "settle_of",
+]
 
 # Neither written nor refused: what stood in the way was gone when we asked.
 AGAIN = object()
 
 CLAIM_COLUMNS = """j.key, j.tenant_id, j.request_id, j.run_id, j.path, j.agent, j.tool, j.args_digest, j.occurrence,
   j.on_unknown, j.sent_key, j.state, j.fence, j.sends, j.first_sent_at, j.last_sent_at, j.settled_at, j.result,
-  j.verified, j.evidence, j.settled_by, j.settle_reason, j.turn, j.seq"""
+  j.verified, j.evidence, j.settled_by, j.settle_reason, j.turn, j.seq, j.args,
+  {s}.now_s() - j.last_sent_at as sent_ago_s"""
 
 # Nothing is written by a connection that another has replaced. An intent is on the disk when its commit returns,
 # even where the server's default is otherwise; that is looked at here because no session state would last.
@@ -51,8 +61,9 @@ def _concerns(names: dict[str, str]) -> str:
 
 _ASKED = """asked as materialized (select * from unnest($4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
   $9::text[], $10::text[], $11::bytea[], $12::int[], $13::text[], $14::text[], $15::bigint[], $16::int[], $17::int[],
-  $18::text[], $19::bool[], $20::bigint[]) with ordinality as a (key, tenant_id, request_id, run_id, path, agent, tool,
-  args_digest, occurrence, on_unknown, sent_key, fence, turn, seq, approval_id, heed_safe_mode, op, n))"""
+  $18::bytea[], $19::text[], $20::bool[], $21::bigint[]) with ordinality as a (key, tenant_id, request_id, run_id, path,
+  agent, tool, args_digest, occurrence, on_unknown, sent_key, fence, turn, seq, args, approval_id, heed_safe_mode, op,
+  n))"""
 
 # Found one by one through the key of runs: the planner, which takes ten for the length of any list, must have no
 # choice that is dear for five hundred. The state is looked at after the lock.
@@ -79,12 +90,13 @@ allowed as (select a.* from mine, clock, owned a
   where a.run_state = 'running' and a.owner_tenant_id = a.tenant_id
     and not exists (select 1 from held w where {_concerns(_OF_INTENT)}) {is_granted}),
 claimed as (insert into {{s}}.journal as j (key, tenant_id, request_id, run_id, path, agent, tool, args_digest,
-    occurrence, on_unknown, sent_key, fence, sender, turn, seq, last_op, state, sends, first_sent_at, last_sent_at)
+    occurrence, on_unknown, sent_key, fence, sender, turn, seq, args, last_op, state, sends, first_sent_at,
+    last_sent_at)
   select key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key, fence,
-    $3, turn, seq, op, 'intent', 1, now, now from allowed, clock order by key
+    $3, turn, seq, args, op, 'intent', 1, now, now from allowed, clock order by key
   on conflict (key) do update set run_id = excluded.run_id, path = excluded.path, agent = excluded.agent,
     args_digest = excluded.args_digest, on_unknown = excluded.on_unknown, sent_key = excluded.sent_key,
-    fence = excluded.fence, sender = excluded.sender, turn = excluded.turn, seq = excluded.seq,
+    fence = excluded.fence, sender = excluded.sender, turn = excluded.turn, seq = excluded.seq, args = excluded.args,
     last_op = excluded.last_op, state = 'intent', sends = 1, first_sent_at = excluded.first_sent_at,
     last_sent_at = excluded.last_sent_at, verified = true, settled_at = null, settled_by = '', settle_reason = '',
     result = null
@@ -139,6 +151,7 @@ with {MINE}, asked as materialized (select * from unnest($3::bytea[], $4::text[]
   as a (key, state, result, verified, settled_by, settle_reason, at, evidence, fence, op, n)),
 settled as (update {{s}}.journal j set state = a.state, result = a.result, verified = a.verified,
     settled_by = a.settled_by, settle_reason = a.settle_reason, last_op = a.op,
+    args = case when a.state = 'in_doubt' then j.args end,
     settled_at = case when a.state <> 'in_doubt' then coalesce(a.at, clock.now) end,
     evidence = case when j.evidence = '' or a.evidence = '' then j.evidence || a.evidence
       else j.evidence || chr(10) || a.evidence end
@@ -149,8 +162,19 @@ select (select count(*) from mine), array(select a.n from asked a where a.key no
   and not exists (select 1 from {{s}}.journal j where j.key = a.key and j.last_op = a.op))"""
 
 
-def claim_of(intent: Intent, op: int) -> Work:
+# Nothing was sent since: what a fence, a number of the call and a count of sends say together is never said twice.
+# Again, where the answer was lost, it says the same.
+DISPROVE = """with closed as (update {s}.journal j set state = 'failed_clean', result = null, args = null,
+    settled_by = $2, settle_reason = $3, settled_at = {s}.now_s(), last_op = $10,
+    evidence = case when j.evidence = '' or $4 = '' then j.evidence || $4 else j.evidence || chr(10) || $4 end
+  where j.key = $1 and j.state in ('intent', 'in_doubt')
+    and (j.run_id, j.path, j.fence, j.seq, j.sends) = ($5, $6, $7, $8, $9) returning true)
+select exists (select from closed) or exists (select from {s}.journal where key = $1 and last_op = $10)"""
+
+
+def claim_of(intent: Intent, op: int, seal: Seal) -> Work:
     """Return the work that commits the intent."""
+    args = None if intent.args is None else seal.close(intent.args, _args_place(intent.key))
     row = (
         intent.key,
         write_text(intent.tenant_id),
@@ -166,11 +190,20 @@ def claim_of(intent: Intent, op: int) -> Work:
         intent.fence,
         intent.turn,
         intent.seq,
+        args,
         intent.approval_id,
         not intent.observing,
         op,
     )
     return claim_work(row, intent.key, intent.run_id)
+
+
+def disproof_of(claim: Claim, settlement: Settlement, op: int) -> tuple[Any, ...]:
+    """Return the parameters of `DISPROVE`."""
+    said = write_text(settlement.by), write_text(settlement.reason), _lines(settlement.evidence)
+    return (
+        claim.key, *said, write_text(claim.run_id), write_text(claim.path), claim.fence, claim.seq, claim.sends, op
+    )  # fmt: skip
 
 
 def resend_of(key: bytes, run_id: str, fence: int, op: int, *, observing: bool) -> Work:
@@ -181,7 +214,7 @@ def resend_of(key: bytes, run_id: str, fence: int, op: int, *, observing: bool) 
 def settle_of(key: bytes, settlement: Settlement, op: int, at: float | None, seal: Seal) -> Work:
     """Return the work that closes the claim, or adds evidence; `at` is when, where that is not now."""
     result = seal.close(settlement.result, key) if settlement.state is ClaimState.DONE else None
-    evidence = "\n".join(orjson.dumps(dict(entry)).decode() for entry in settlement.evidence)
+    evidence = _lines(settlement.evidence)
     row = (
         key,
         str(settlement.state),
@@ -204,6 +237,10 @@ def read_claim(record: Any, seal: Seal, time: ServerTime) -> Claim:
         result = seal.open(row[17], row[0])
     except Unreadable:
         result = None
+    try:
+        args = seal.open(row[24], _args_place(row[0]))
+    except Unreadable:
+        args = None
     return Claim(
         key=row[0],
         tenant_id=row[1],
@@ -230,7 +267,17 @@ def read_claim(record: Any, seal: Seal, time: ServerTime) -> Claim:
         settle_reason=row[21],
         turn=row[22],
         seq=row[23],
+        args=args,
+        sent_ago_s=row[25],
     )
+
+
+def _lines(evidence: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(orjson.dumps(dict(entry)).decode() for entry in evidence)
+
+
+def _args_place(key: bytes) -> bytes:
+    return key + b"/args"
 
 
 class ClaimStatements:
@@ -279,9 +326,9 @@ class ClaimStatements:
 
 # Of a standing claim's columns; of a claim's parameters.
 _STATE = 11
-_APPROVAL_ID = 14
+_APPROVAL_ID = 15
 # Of a claim's row: key, run, fence, tenant, agent, tool, approval, heed safe mode, op.
-_WHY_OF_CLAIM = (0, 3, 11, 1, 5, 6, 14, 15, 16)
+_WHY_OF_CLAIM = (0, 3, 11, 1, 5, 6, 15, 16, 17)
 
 
 def _why_not_claimed(row: Any) -> Any:

@@ -5,24 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from interlock.journal.replay import CallRecord, TurnRecord
+from interlock.journal.replay import CallRecord, Reserved, TurnRecord
 from interlock.stores.pg_claims import MINE
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import Kind, Work, forget_work, record_work
 from interlock.stores.seal import Seal
 
-__all__ = ["RESULTS_OF", "TURNS_OF", "HistoryStatements", "call_of", "forget_of", "read_call", "read_turn", "turn_of"]
+__all__ = [
+    "RESULTS_OF",
+    "TURNS_OF",
+    "HistoryStatements",
+    "call_of",
+    "forget_of",
+    "hold_of",
+    "read_call",
+    "read_turn",
+    "turn_of",
+]
 
 # The run's row is locked: a record of an owner that is being replaced is written before that, or not at all.
+# A row without a turn says only what turns under way have reserved. Of one run the last word counts; the rows are
+# changed in the order in which leases are renewed, so that neither waits for the other.
 _TURNS = f"""
 with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::int[], $7::text[], $8::float8[],
-  $9::bigint[], $10::bytea[]) as a (run_id, fence, path, turn, model, usd, tokens, reply)),
+  $9::bigint[], $10::bytea[], $11::float8[], $12::bigint[]) with ordinality
+  as a (run_id, fence, path, turn, model, usd, tokens, reply, held_usd, held_tokens, n)),
 owned as materialized (select a.*, r.tenant_id from asked a join {{s}}.runs r
   on r.run_id = a.run_id and r.fence = a.fence for key share of r),
 kept as (insert into {{s}}.turns (tenant_id, run_id, path, turn, model, usd, tokens, reply)
-  select tenant_id, run_id, path, turn, model, usd, tokens, reply from mine, owned
+  select tenant_id, run_id, path, turn, model, usd, tokens, reply from mine, owned where turn is not null
   on conflict (run_id, path, turn) do update set model = excluded.model, usd = excluded.usd,
-    tokens = excluded.tokens, reply = excluded.reply)
+    tokens = excluded.tokens, reply = excluded.reply),
+words as materialized (select distinct on (run_id) run_id, held_usd, held_tokens from mine, owned
+  where held_usd is not null order by run_id, n desc),
+locked as materialized (select r.run_id from {{s}}.runs r where r.run_id in (select run_id from words)
+  order by r.run_id for no key update of r),
+held as (update {{s}}.runs r set held_usd = w.held_usd, held_tokens = w.held_tokens
+  from words w join locked using (run_id) where r.run_id = w.run_id)
 select count(*) from mine"""
 
 _RESULTS = f"""
@@ -38,16 +57,24 @@ kept as (insert into {{s}}.results (tenant_id, run_id, path, turn, tool, args_di
     writes = excluded.writes, value = excluded.value, error = excluded.error)
 select count(*) from mine"""
 
+# What is taken out stays charged.
 _FORGET = f"""
-with {MINE}, turns as (delete from {{s}}.turns using mine where run_id = any($3::text[])),
-results as (delete from {{s}}.results using mine where run_id = any($3::text[])) select count(*) from mine"""
+with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[]) as a (run_id, fence)),
+owned as materialized (select r.run_id from mine, asked a join {{s}}.runs r using (run_id, fence)
+  order by r.run_id for no key update of r),
+turns as (delete from {{s}}.turns t using owned o where t.run_id = o.run_id returning t.run_id, t.usd, t.tokens),
+results as (delete from {{s}}.results t using owned o where t.run_id = o.run_id),
+spent as (select run_id, sum(usd) as usd, sum(tokens)::bigint as tokens from turns group by run_id),
+charged as (update {{s}}.runs r set spent_usd = spent_usd + s.usd, spent_tokens = spent_tokens + s.tokens
+  from spent s where r.run_id = s.run_id)
+select count(*) from mine"""
 
 TURNS_OF = """select path, turn, model, usd, tokens, reply from {s}.turns where run_id = $1 order by path, turn"""
 RESULTS_OF = """select path, turn, tool, args_digest, nth, seq, status, writes, value, error from {s}.results
 where run_id = $1 order by path, seq"""
 
 
-def turn_of(run_id: str, fence: int, record: TurnRecord, seal: Seal) -> Work:
+def turn_of(run_id: str, fence: int, record: TurnRecord, held: Reserved | None, seal: Seal) -> Work:
     """Return the work that records a model turn."""
     reply = seal.close(record.reply, _turn_place(run_id, record.path, record.turn))
     row = (
@@ -59,8 +86,15 @@ def turn_of(run_id: str, fence: int, record: TurnRecord, seal: Seal) -> Work:
         record.usd,
         record.tokens,
         reply,
+        *(held or (None, None)),
     )
     return record_work(Kind.TURN, row, run_id, _size(reply))
+
+
+def hold_of(run_id: str, fence: int, held: Reserved) -> Work:
+    """Return the work that says what turns under way have reserved."""
+    row = (write_text(run_id), fence, None, None, None, None, None, None, *held)
+    return record_work(Kind.TURN, row, run_id, 0)
 
 
 def call_of(run_id: str, fence: int, record: CallRecord, seal: Seal) -> Work:
@@ -84,9 +118,9 @@ def call_of(run_id: str, fence: int, record: CallRecord, seal: Seal) -> Work:
     return record_work(Kind.RESULT, row, run_id, _size(value) + _size(error))
 
 
-def forget_of(run_id: str) -> Work:
+def forget_of(run_id: str, fence: int) -> Work:
     """Return the work that takes out what is recorded of a run."""
-    return forget_work((write_text(run_id),), run_id)
+    return forget_work((write_text(run_id), fence), run_id)
 
 
 def read_turn(run_id: str, row: Any, seal: Seal) -> TurnRecord:
@@ -111,9 +145,12 @@ class HistoryStatements:
 
     async def turns(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Write model turns; return whether the writer's epoch still holds."""
-        # The last word of each position: a statement changes a row once.
-        rows = {work.row[:4]: work.row for work in works}.values()
-        return bool(await db.fetchval(self._turns, *writer, *zip(*rows, strict=True)))
+        # The last word of each position, in its place: a statement changes a row once.
+        rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        for work in works:
+            rows.pop(work.row[:4], None)
+            rows[work.row[:4]] = work.row
+        return bool(await db.fetchval(self._turns, *writer, *zip(*rows.values(), strict=True)))
 
     async def results(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Write what became of calls; as `turns`."""
@@ -122,7 +159,7 @@ class HistoryStatements:
 
     async def forget(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Take out what is recorded of runs; as `turns`."""
-        return bool(await db.fetchval(self._forget, *writer, [work.row[0] for work in works]))
+        return bool(await db.fetchval(self._forget, *writer, *zip(*(work.row for work in works), strict=True)))
 
 
 def _turn_place(run_id: str, path: str, turn: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from interlock.journal.ownership import Attempt, Lease
@@ -18,6 +18,7 @@ from interlock.stores.pg_text import read_text
 from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
+from interlock.stores.queue import Wanted
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = ["PgLeases"]
@@ -86,19 +87,24 @@ class PgLeases:
         return queued
 
     async def take(
-        self, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int]
+        self,
+        agents: Sequence[str],
+        tenants: Sequence[str] | None,
+        busy: Mapping[str, int],
+        without: Collection[str] = (),
     ) -> RunRow | None:
         """See `Ownership`."""
+        wanted = Wanted(agents, tenants, busy, without)
 
         async def look(db: Any) -> list[str]:
-            return await self._queue.takeable(db, agents, tenants, busy)
+            return await self._queue.takeable(db, wanted)
 
         if not await self._reader.ask(look, repeat=True):
             return None
         op = next(self._ops)
 
         async def work(db: Any) -> Any:
-            return await self._queue.take(db, agents, tenants, busy, op)
+            return await self._queue.take(db, wanted, op)
 
         taken = await self._writer.submit(alone(work))
         if taken is None:
@@ -124,15 +130,32 @@ class PgLeases:
         done: bool = await self._writer.submit(alone(work))
         return done
 
-    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[str]:
+    async def settled(
+        self, agents: Sequence[str], tenants: Sequence[str] | None, but: Collection[str] = ()
+    ) -> list[str]:
         """See `Ownership`."""
+
+        async def look(db: Any) -> list[str]:
+            return await self._queue.settled(db, agents, tenants, but)
+
+        found: list[str] = await self._reader.ask(look, repeat=True)
+        return found
+
+    async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
+        """See `Ownership`."""
+
+        async def look(db: Any) -> list[str]:
+            return await self._queue.orphans(db, orphan_after_s, able)
+
+        if not await self._reader.ask(look, repeat=True):
+            return []
         op = next(self._ops)
 
-        async def work(db: Any) -> list[str]:
+        async def work(db: Any) -> list[Any]:
             return await self._queue.reap(db, orphan_after_s, able, op)
 
-        gone: list[str] = await self._writer.submit(alone(work))
-        return gone
+        gone = await self._writer.submit(alone(work))
+        return [read_run(row, self._seal, self._time) for row in gone]
 
     async def attempts_of(self, run_id: str) -> list[Attempt]:
         """See `Ownership`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ from interlock.journal.store import NewRun
 from interlock.stores.pg_bell import ring_text
 from interlock.stores.pg_takeover import EXPIRED, RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
+from interlock.stores.queue import Wanted
 
 __all__ = ["Queue"]
 
@@ -31,7 +32,7 @@ found as (
   union all select id, run_id, tenant_id from {{s}}.runs where running and path = '' and payload_hash is not null
     and agent = any($1::text[]) and {EXPIRED}),
 ordered as (select *, row_number() over (partition by tenant_id order by id) as nth from found
-  where $2::text[] is null or tenant_id = any($2::text[]))
+  where ($2::text[] is null or tenant_id = any($2::text[])) and tenant_id <> all($5::text[]))
 select run_id from ordered left join unnest($3::text[], $4::bigint[]) as b (tenant_id, busy) using (tenant_id)
 order by nth + coalesce(busy, 0), id limit {LOOKED_AT}"""
 
@@ -57,15 +58,26 @@ _HAND_BACK = """update {s}.runs set state = 'queued', owner = null, lease_until_
   used_s = $2, last_op = $3 where run_id = $1"""
 _NOW = "select {s}.now_s()"
 
-_REAP = f"""with gone as (select run_id from {{s}}.runs where running and path = '' and {EXPIRED}
+_ORPHANS = f"""select run_id from {{s}}.runs where running and path = '' and {EXPIRED}
   and lease_until_s <= {{s}}.now_s() - $1::float8 and (payload_hash is null or agent <> all($2::text[]))
-  for update skip locked)
-update {{s}}.runs r set state = 'ended', reason = 'abandoned', ended_at = {{s}}.now_s(), fence = fence + 1,
-  lease_until_s = null, last_op = $3 from gone where r.run_id = gone.run_id returning r.run_id"""
+order by id limit {LOOKED_AT}"""
+
+# Open claims and undecided approvals are few; each is looked at once, however many runs are parked.
+_SETTLED = f"""select run_id from {{s}}.runs r where state = 'parked' and path = '' and payload_hash is not null
+  and agent = any($1::text[]) and ($2::text[] is null or tenant_id = any($2::text[])) and run_id <> all($3::text[])
+  and case when reason = 'outcome_unknown' then (tenant_id, request_id) not in (
+    select tenant_id, request_id from {{s}}.journal where open)
+  else run_id not in (
+    select run_id from {{s}}.approvals where state = 'pending' and expires_at > {{s}}.now_s()) end
+order by id limit {LOOKED_AT}"""
 
 _ATTEMPTS = """select fence, owner, started_at, ended_at, ended_as from {s}.attempts where run_id = $1
 union all select fence, owner, coalesce(attempted_at, started_at), ended_at, coalesce(reason, state) from {s}.runs
 where run_id = $1 and owner is not null order by 1"""
+
+
+def _texts(words: Iterable[str]) -> list[str]:
+    return list(map(write_text, words))
 
 
 class Queue:
@@ -107,27 +119,24 @@ class Queue:
         await db.execute(self._ring)
         return True
 
-    async def takeable(
-        self, db: Any, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int]
-    ) -> list[str]:
+    async def takeable(self, db: Any, wanted: Wanted) -> list[str]:
         """Return the runs that may be taken, the next one first; it only reads, so that an idle worker never writes."""
         rows = await db.fetch(
             self._text["takeable"],
-            list(map(write_text, agents)),
-            None if tenants is None else list(map(write_text, tenants)),
-            list(map(write_text, busy)),
-            list(busy.values()),
+            _texts(wanted.agents),
+            None if wanted.tenants is None else _texts(wanted.tenants),
+            _texts(wanted.busy),
+            list(wanted.busy.values()),
+            _texts(wanted.without),
         )
         return [row[0] for row in rows]
 
-    async def take(
-        self, db: Any, agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int], op: int
-    ) -> tuple[Any, bytes | None] | None:
+    async def take(self, db: Any, wanted: Wanted, op: int) -> tuple[Any, bytes | None] | None:
         """Make the next run ours; return its row and its sealed task."""
         name = await db.fetchval(self._text["taken"], self._holder.owner, op)
         if name is not None:
             return await db.fetchrow(self._text["one"], name), await db.fetchval(self._text["task"], name)
-        for run_id in await self.takeable(db, agents, tenants, busy):
+        for run_id in await self.takeable(db, wanted):
             row = await self._takeover.take(db, run_id, op, parked=False)
             if row is not None:
                 return row, await db.fetchval(self._text["task"], run_id)
@@ -144,10 +153,29 @@ class Queue:
         await db.execute(self._ring)
         return True
 
-    async def reap(self, db: Any, orphan_after_s: float, able: Sequence[str], op: int) -> list[str]:
-        """End the runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
-        rows = await db.fetch(self._text["reap"], orphan_after_s, list(map(write_text, able)), op)
-        return [read_text(row[0]) for row in rows]
+    async def settled(
+        self, db: Any, agents: Sequence[str], tenants: Sequence[str] | None, but: Collection[str]
+    ) -> list[str]:
+        """Return parked runs that wait for nothing any more, the oldest first."""
+        words = _texts(agents), None if tenants is None else _texts(tenants), _texts(but)
+        return [read_text(row[0]) for row in await db.fetch(self._text["settled"], *words)]
+
+    async def orphans(self, db: Any, orphan_after_s: float, able: Sequence[str]) -> list[str]:
+        """Return runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
+        return [row[0] for row in await db.fetch(self._text["orphans"], orphan_after_s, _texts(able))]
+
+    async def reap(self, db: Any, orphan_after_s: float, able: Sequence[str], op: int) -> list[Any]:
+        """Make them ours; return their rows."""
+        # Those that a statement took whose answer was lost, too.
+        rows = [
+            await db.fetchrow(self._text["one"], row[0])
+            for row in await db.fetch(self._text["taken"], self._holder.owner, op)
+        ]
+        for run_id in await self.orphans(db, orphan_after_s, able):
+            row = await self._takeover.take(db, run_id, op, parked=False)
+            if row is not None:
+                rows.append(row)
+        return rows
 
     async def attempts_of(self, db: Any, run_id: str) -> list[tuple[Any, ...]]:
         """Return the attempts that are over, then the present one."""
@@ -162,9 +190,10 @@ _TEXTS = {
     "ours": _OURS,
     "parked": _PARKED,
     "queued": _QUEUED,
-    "reap": _REAP,
+    "orphans": _ORPHANS,
     "request": _REQUEST,
     "requeue": _REQUEUE,
+    "settled": _SETTLED,
     "standing": _STANDING,
     "takeable": _TAKEABLE,
     "taken": _TAKEN,

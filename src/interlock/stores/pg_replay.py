@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from interlock.core.errors import ConfigError
-from interlock.journal.replay import CallRecord, History, TurnRecord
-from interlock.stores.pg_history import RESULTS_OF, TURNS_OF, call_of, forget_of, read_call, read_turn, turn_of
+from interlock.journal.replay import CallRecord, History, Reserved, TurnRecord
+from interlock.stores.pg_history import (
+    RESULTS_OF,
+    TURNS_OF,
+    call_of,
+    forget_of,
+    hold_of,
+    read_call,
+    read_turn,
+    turn_of,
+)
 from interlock.stores.pg_reader import PgReader
 from interlock.stores.pg_text import write_text
 from interlock.stores.pg_writer import PgWriter
@@ -25,17 +34,22 @@ class PgHistory:
         self._seal = seal
         self._turns_of, self._results_of = (text.replace("{s}", schema) for text in (TURNS_OF, RESULTS_OF))
 
-    def turn_soon(self, run_id: str, fence: int, record: TurnRecord) -> None:
+    def turn_soon(self, run_id: str, fence: int, record: TurnRecord, held: Reserved | None = None) -> None:
         """See `ReplayStore`."""
-        self._writer.later(turn_of(run_id, fence, record, self._seal))
+        self._writer.later(turn_of(run_id, fence, record, held, self._seal))
+
+    def hold_soon(self, run_id: str, fence: int, held: Reserved) -> None:
+        """See `ReplayStore`."""
+        self._writer.later(hold_of(run_id, fence, held))
+        self._writer.hurry()
 
     def call_soon(self, run_id: str, fence: int, record: CallRecord) -> None:
         """See `ReplayStore`."""
         self._writer.later(call_of(run_id, fence, record, self._seal))
 
-    def forget_soon(self, run_id: str) -> None:
+    def forget_soon(self, run_id: str, fence: int) -> None:
         """See `ReplayStore`."""
-        self._writer.later(forget_of(run_id))
+        self._writer.later(forget_of(run_id, fence))
 
     async def history(self, run_id: str) -> History:
         """See `ReplayStore`."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from interlock.journal.store import NewRun, RunRow, RunState
+from interlock.core.reasons import StopReason
+from interlock.journal.store import Fenced, NewRun, RunRow, RunState
 from interlock.stores.pg_claims import MINE
 from interlock.stores.pg_takeover import RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
@@ -18,13 +19,13 @@ from interlock.stores.seal import Seal, Unreadable
 __all__ = ["RunStatements", "begin_of", "end_of", "read_run", "task_place", "trace_of"]
 
 _ASKED = """asked as materialized (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-  $8::text[], $9::text[], $10::bytea[], $11::float8[], $12::bigint[]) with ordinality
-  as a (run_id, tenant_id, request_id, agent, payload_hash, root_run_id, path, task, at, op, n))"""
+  $8::text[], $9::text[], $10::bytea[], $11::float8[], $12::bigint[], $13::bigint[]) with ordinality
+  as a (run_id, tenant_id, request_id, agent, payload_hash, root_run_id, path, task, at, op, fence, n))"""
 
 _INSERT = """insert into {s}.runs as r (run_id, tenant_id, request_id, root_run_id, path, agent, request_time_ms,
     payload_hash, state, fence, attempts, owner, lease_until_s, attempted_at, started_at, last_op, task)
   select a.run_id, a.tenant_id, a.request_id, a.root_run_id, a.path, a.agent, f.request_time_ms, a.payload_hash,
-    'running', 1, 1, $13, clock.now + $14, clock.now, coalesce(a.at, clock.now), a.op, a.task"""
+    'running', a.fence, 1, $14, clock.now + $15, clock.now, coalesce(a.at, clock.now), a.op, a.task"""
 
 # Requests are taken in one order by everybody, so that of two processes that are asked for the same ones the second
 # waits for the first, and not each for the other.
@@ -35,6 +36,7 @@ fresh as (insert into {{s}}.requests as q (tenant_id, request_id, path, request_
   select a.tenant_id, a.request_id, a.path,
     coalesce(root.request_time_ms, floor(coalesce(a.at, clock.now) * 1000)::bigint), a.run_id
   from mine, clock, asked a left join {{s}}.runs root on root.run_id = a.root_run_id and a.root_run_id <> a.run_id
+  where a.path = '' or root.fence = a.fence and root.state = 'running'
   order by a.tenant_id, a.request_id, a.path, a.n on conflict do nothing returning q.run_id, q.request_time_ms),
 made as ({_INSERT} from clock, asked a join fresh f using (run_id) order by a.n returning {RUN_COLUMNS})
 select (select count(*) from mine), a.n, r.* from asked a left join made r using (run_id) order by a.n"""
@@ -43,7 +45,10 @@ _STANDING = f"""
 select q.request_time_ms, r.last_op, {RUN_COLUMNS} from {{s}}.requests q left join {{s}}.runs r on r.run_id = q.run_id
 where q.tenant_id = $1 and q.request_id = $2 and q.path = $3 for update of q"""
 
-_CLOSE = """update {s}.runs set state = 'ended', ended_at = {s}.now_s()
+# A child is begun by the owner of its root alone. The lock holds a take-over up until the child's row is written.
+_OWNS = "select 1 from {s}.runs where run_id = $1 and fence = $2 and state = 'running' for key share"
+
+_CLOSE = """update {s}.runs set state = 'ended', reason = coalesce(reason, 'abandoned'), ended_at = {s}.now_s()
 where run_id = $1 and tenant_id = $2 and state <> 'ended'"""
 
 _REPLACE = f"""
@@ -67,9 +72,10 @@ select (select count(*) from mine), array(select a.n from asked a where a.run_id
   and not exists (select 1 from {{s}}.runs r where r.run_id = a.run_id and r.last_op = a.op))"""
 
 _TRACE = f"""
-with {MINE}, asked as (select * from unnest($3::text[], $4::int[], $5::text[]) as a (run_id, seq, entry)),
+with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::int[], $6::text[])
+  as a (run_id, fence, seq, entry)),
 kept as (insert into {{s}}.calls (tenant_id, run_id, seq, entry)
-  select r.tenant_id, a.run_id, a.seq, a.entry::json from mine, asked a join {{s}}.runs r using (run_id)
+  select r.tenant_id, a.run_id, a.seq, a.entry::json from mine, asked a join {{s}}.runs r using (run_id, fence)
   on conflict (run_id, seq) do update set entry = excluded.entry)
 select count(*) from mine"""
 
@@ -79,7 +85,16 @@ def task_place(run_id: str) -> bytes:
     return run_id.encode() + b"/task"
 
 
-def begin_of(run: NewRun, op: int, seal: Seal, *, at: float | None, retry: bool = False, resume: bool = False) -> Work:
+def begin_of(
+    run: NewRun,
+    op: int,
+    seal: Seal,
+    *,
+    at: float | None,
+    retry: bool = False,
+    resume: bool = False,
+    revive: bool = False,
+) -> Work:
     """Return the work that begins the run; `at` is when, where that is not now, and nobody waits for it."""
     task = seal.close(run.task, task_place(run.run_id))
     row = (
@@ -93,8 +108,10 @@ def begin_of(run: NewRun, op: int, seal: Seal, *, at: float | None, retry: bool 
         task,
         at,
         op,
+        run.fence,
         retry,
         resume,
+        revive,
     )
     size = 0 if task is None else len(task)
     return begin_work(row, run.run_id, run.root_run_id, size, soon=at is not None)
@@ -119,11 +136,11 @@ def end_of(
     return end_work(row, run_id, len(body) + (0 if sealed is None else len(sealed)))
 
 
-def trace_of(run_id: str, rows: Sequence[Mapping[str, Any]]) -> Work:
+def trace_of(run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> Work:
     """Return the work that writes trace rows, each with its `seq`."""
     name = write_text(run_id)
-    entries = [(name, row["seq"], orjson.dumps(row, default=str).decode()) for row in rows]
-    return trace_work(entries, run_id, sum(len(entry) for _, _, entry in entries))
+    entries = [(name, fence, row["seq"], orjson.dumps(row, default=str).decode()) for row in rows]
+    return trace_work(entries, run_id, sum(len(entry) for _, _, _, entry in entries))
 
 
 def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = None) -> RunRow:
@@ -154,8 +171,14 @@ def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = Non
         lease_left_s=row[16],
         barren=row[17],
         used_s=row[18],
+        spent_usd=row[19],
+        spent_tokens=row[20],
         task=task,
     )
+
+
+# Of the row of a run that begins: what is no column.
+_WORDS = 3
 
 
 def _request_of(work: Work) -> tuple[str, str, str]:
@@ -169,8 +192,8 @@ class RunStatements:
     def __init__(self, schema: str, holder: Holder) -> None:
         self._holder = (holder.owner, holder.ttl_s)
         self._takeover = TakeOver(schema, holder)
-        self._begin, self._standing, self._close, self._replace, self._end, self._trace = (
-            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _CLOSE, _REPLACE, _END, _TRACE)
+        self._begin, self._standing, self._owns, self._close, self._replace, self._end, self._trace = (
+            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _OWNS, _CLOSE, _REPLACE, _END, _TRACE)
         )
 
     async def begin(
@@ -180,7 +203,7 @@ class RunStatements:
 
         `answered` is called for each of them.
         """
-        columns = zip(*(work.row[:-2] for work in works), strict=True)
+        columns = zip(*(work.row[:-_WORDS] for work in works), strict=True)
         rows = await db.fetch(self._begin, *writer, *columns, *self._holder)
         if not rows[0][0]:
             return False
@@ -194,21 +217,26 @@ class RunStatements:
             answered()
         return True
 
-    async def _begin_again(self, db: Any, writer: tuple[str, int], row: tuple[Any, ...]) -> tuple[bool, list[Any]]:
+    async def _begin_again(
+        self, db: Any, writer: tuple[str, int], row: tuple[Any, ...]
+    ) -> tuple[bool, list[Any]] | Fenced:
         """The request is known: take its run over where that is asked for, else return it (see `RunStore.begin`)."""
-        run_id, tenant_id, request_id, _, _, _, path, _, _, op, retry, resume = row
+        run_id, tenant_id, request_id, _, _, root_run_id, path, _, _, op, fence, retry, resume, revive = row
+        if path and await db.fetchval(self._owns, root_run_id, fence) is None:
+            return Fenced(root_run_id)
         _, last_op, *standing = await db.fetchrow(self._standing, tenant_id, request_id, path)
-        name, state = standing[0], standing[4]
+        name, state, reason = standing[0], standing[4], standing[5]
         if last_op == op:
             return True, standing  # begun before, by a statement whose answer was lost
         # Only the owner of its root asks for a child: what stands is of an attempt that is over.
         child = path != "" and name != run_id
         if name is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
             await db.execute(self._close, name, tenant_id)
-            columns = ([value] for value in row[:-2])
+            columns = ([value] for value in row[:-_WORDS])
             return True, list(await db.fetchrow(self._replace, *writer, *columns, *self._holder))
-        if resume and state != RunState.ENDED:
-            taken = await self._takeover.take(db, name, op, parked=True)
+        abandoned = state == RunState.ENDED and reason == StopReason.ABANDONED
+        if (resume and state != RunState.ENDED) or (revive and abandoned):
+            taken = await self._takeover.take(db, name, op, parked=True, abandoned=revive)
             if taken is not None:
                 return True, taken
         return False, standing
@@ -225,6 +253,5 @@ class RunStatements:
 
     async def trace(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Write trace rows, the last word of each (run, seq)."""
-        entries = {(run_id, seq): entry for work in works for run_id, seq, entry in work.row[0]}
-        columns = ([run_id for run_id, _ in entries], [seq for _, seq in entries], list(entries.values()))
-        return bool(await db.fetchval(self._trace, *writer, *columns))
+        entries = {entry[:3]: entry for work in works for entry in work.row[0]}.values()
+        return bool(await db.fetchval(self._trace, *writer, *zip(*entries, strict=True)))

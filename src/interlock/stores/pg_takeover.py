@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from interlock.core.reasons import StopReason
 from interlock.journal.ownership import wears_out
 from interlock.journal.store import RunState
 
@@ -18,7 +19,7 @@ __all__ = ["EXPIRED", "RUN_COLUMNS", "Holder", "TakeOver"]
 
 RUN_COLUMNS = """r.run_id, r.tenant_id, r.request_id, r.agent, r.state, r.reason, r.payload_hash, r.fence, r.attempts,
   r.request_time_ms, r.root_run_id, r.path, r.started_at, r.ended_at, r.record, r.output,
-  r.lease_until_s - {s}.now_s() as lease_left_s, r.barren, r.used_s"""
+  r.lease_until_s - {s}.now_s() as lease_left_s, r.barren, r.used_s, r.spent_usd, r.spent_tokens"""
 
 # Whether the owner of a run is dead: a lease that has run out, which he could have renewed.
 EXPIRED = "(lease_until_s <= {s}.now_s() and {s}.now_s() >= {s}.up_since_s() + {ttl_s})"
@@ -34,7 +35,12 @@ _RECORDED = """select (select count(*) from {s}.turns where run_id = $1)
 
 _REOPEN = f"""update {{s}}.runs r set state = 'running', reason = null, ended_at = null, fence = fence + 1,
   attempts = attempts + 1, owner = $2, lease_until_s = {{s}}.now_s() + {{ttl_s}}, attempted_at = {{s}}.now_s(),
-  last_op = $3, recorded = $4, barren = $5, used_s = $6 where run_id = $1 returning {RUN_COLUMNS}"""
+  last_op = $3, recorded = $4, barren = $5, used_s = $6, spent_usd = spent_usd + held_usd,
+  spent_tokens = spent_tokens + held_tokens, held_usd = 0, held_tokens = 0 where run_id = $1 returning {RUN_COLUMNS}"""
+
+# Children of an attempt that is over; whoever goes on with the run begins them again. Few rows are running.
+_CLOSE_CHILDREN = """update {s}.runs set state = 'ended', reason = 'abandoned', ended_at = $2, lease_until_s = null
+where running and root_run_id = $1 and path <> ''"""
 
 _CLOSE_ATTEMPT = """insert into {s}.attempts as t (tenant_id, run_id, fence, owner, started_at, ended_at, ended_as)
 select tenant_id, run_id, fence, owner, coalesce(attempted_at, started_at), $2, $3 from {s}.runs
@@ -55,16 +61,16 @@ class TakeOver:
 
     def __init__(self, schema: str, holder: Holder) -> None:
         self._holder = holder
-        self._lock, self._recorded, self._reopen, self._close_attempt = (
+        self._lock, self._recorded, self._reopen, self._close_attempt, self._close_children = (
             text.replace("{s}", schema).replace("{ttl_s}", repr(float(holder.ttl_s)))
-            for text in (_LOCK, _RECORDED, _REOPEN, _CLOSE_ATTEMPT)
+            for text in (_LOCK, _RECORDED, _REOPEN, _CLOSE_ATTEMPT, _CLOSE_CHILDREN)
         )
 
-    async def take(self, db: Any, run_id: str, op: int, *, parked: bool) -> list[Any] | None:
+    async def take(self, db: Any, run_id: str, op: int, *, parked: bool, abandoned: bool = False) -> list[Any] | None:
         """Make the run ours, if nobody else's; return its row, or None.
 
         Args:
-            op: Number of this change. parked: whether a parked run may be taken, too.
+            op: Number of this change. parked, abandoned: whether such a run may be taken, too.
         """
         found = await db.fetchrow(self._lock, run_id)
         if found is None:
@@ -75,6 +81,9 @@ class TakeOver:
             # Up to the last renewal: nobody knows what came after.
             used_s += max(0.0, until_s - self._holder.ttl_s - attempted_at)
             await self.close_attempt(db, run_id, until_s, "lease_lost")
+            await db.execute(self._close_children, run_id, until_s)
+        elif state == RunState.ENDED and reason == StopReason.ABANDONED and abandoned:
+            await self.close_attempt(db, run_id, ended_at, reason)
         elif state == RunState.PARKED and parked:
             used_s = float((orjson.loads(record) if record else {}).get("duration_s") or used_s)
             await self.close_attempt(db, run_id, ended_at, reason or "parked")

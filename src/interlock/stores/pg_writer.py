@@ -131,6 +131,12 @@ class PgWriter:
         if self._sleep == ASLEEP:
             self._ring()
 
+    def hurry(self) -> None:
+        """Commit what is queued now, and not when more has gathered; nobody waits for it all the same."""
+        self._urgent = True
+        if self._sleep:
+            self._ring()
+
     def close(self) -> None:
         """Write what is queued, and stop; waits at most `patience_s` for a server that does not answer."""
         if self._closed is not None:

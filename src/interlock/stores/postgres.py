@@ -23,7 +23,15 @@ from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunSta
 from interlock.stores.owner import is_alive, this_process
 from interlock.stores.pg_address import Address, parse_address
 from interlock.stores.pg_bell import PgBell
-from interlock.stores.pg_claims import CLAIM_COLUMNS, claim_of, read_claim, resend_of, settle_of
+from interlock.stores.pg_claims import (
+    CLAIM_COLUMNS,
+    DISPROVE,
+    claim_of,
+    disproof_of,
+    read_claim,
+    resend_of,
+    settle_of,
+)
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
 from interlock.stores.pg_errors import translate
@@ -210,7 +218,7 @@ class PostgresStore:
 
     async def claim(self, intent: Intent) -> Claim | None:
         """See `Journal`."""
-        return self._claim(await self._writer.submit(claim_of(intent, next(self._ops))))
+        return self._claim(await self._writer.submit(claim_of(intent, next(self._ops), self._seal)))
 
     async def resend(self, key: bytes, run_id: str, fence: int, *, observing: bool = False) -> Claim | None:
         """See `Journal`."""
@@ -221,6 +229,16 @@ class PostgresStore:
         """See `Journal`."""
         settled: bool = await self._writer.submit(settle_of(key, settlement, next(self._ops), None, self._seal))
         return settled
+
+    async def disprove(self, claim: Claim, settlement: Settlement) -> bool:
+        """See `Journal`."""
+        words = disproof_of(claim, settlement, next(self._ops))
+
+        async def work(db: Any) -> bool:
+            return bool(await db.fetchval(DISPROVE.replace("{s}", self._address.schema), *words))
+
+        closed: bool = await self._writer.submit(alone(work))
+        return closed
 
     def settle_soon(self, key: bytes, settlement: Settlement) -> None:
         """See `Journal`."""
@@ -247,9 +265,10 @@ class PostgresStore:
 
     # RunStore
 
-    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
+    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False, revive: bool = False) -> Begun:
         """See `RunStore`."""
-        work = begin_of(run, next(self._ops), self._seal, at=None, retry=retry, resume=resume)
+        words = {"retry": retry, "resume": resume, "revive": revive}
+        work = begin_of(run, next(self._ops), self._seal, at=None, **words)
         fresh, row = await self._writer.submit(work)
         return Begun(fresh, read_run(row, self._seal, self._time))
 
@@ -293,9 +312,9 @@ class PostgresStore:
 
     # The trace
 
-    def trace_soon(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s."""
-        self._writer.later(trace_of(run_id, rows))
+    def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s, or not if fenced."""
+        self._writer.later(trace_of(run_id, fence, rows))
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
 from interlock.journal.store import NewRun, RunState
 from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, one_run, reopen
 
-__all__ = ["attempts_of", "hand_back", "orphans", "queue", "reap", "requeue", "take", "takeable"]
+__all__ = ["Wanted", "attempts_of", "hand_back", "orphans", "queue", "reap", "requeue", "settled", "take", "takeable"]
 
 # How many runs of one look are considered: those of a tenant that waits behind a thousand of another included.
 _LOOKED_AT = 64
@@ -24,13 +24,35 @@ select run_id, state, lease_until_s, boot_id from (
   from runs where state in ('queued', 'running') and path = '' and payload_hash is not null
     and agent in (select value from json_each(:agents))
     and (:tenants is null or tenant_id in (select value from json_each(:tenants)))
+    and tenant_id not in (select value from json_each(:without))
     and (state = 'queued' or boot_id is not :boot_id or lease_until_s <= :now_s)
 ) as r order by r.n + coalesce((select value from json_each(:busy) where key = r.tenant_id), 0), r.id
 limit :most"""
 
+# Open claims and undecided approvals are few; each is looked at once, however many runs are parked.
+_SETTLED = """
+select run_id from runs where state = 'parked' and path = '' and payload_hash is not null
+  and agent in (select value from json_each(:agents))
+  and (:tenants is null or tenant_id in (select value from json_each(:tenants)))
+  and case when reason = 'outcome_unknown' then (tenant_id, request_id) not in (
+    select tenant_id, request_id from journal where state in ('intent', 'in_doubt'))
+  else run_id not in (select run_id from approvals where state = 'pending' and expires_at > :now) end
+  and run_id not in (select value from json_each(:but))
+order by id limit :most"""
+
 _EXPIRED = """select run_id, lease_until_s, boot_id from runs where state = 'running' and path = ''
-and (boot_id is not ?1 or lease_until_s <= ?2)
-and (payload_hash is null or agent not in (select value from json_each(?3)))"""
+and (boot_id is not ?1 and ?2 >= 0 or lease_until_s <= ?2)
+and (payload_hash is null or agent not in (select value from json_each(?3)))
+order by id limit ?4"""
+
+
+class Wanted(NamedTuple):
+    """What a worker would take: see `Ownership.take`."""
+
+    agents: Sequence[str]
+    tenants: Sequence[str] | None
+    busy: Mapping[str, int]
+    without: Collection[str]
 
 
 def queue(
@@ -64,41 +86,28 @@ def requeue(db: sqlite3.Connection, run_id: str) -> bool:
     return True
 
 
-def _asked(
-    agents: Sequence[str], tenants: Sequence[str] | None, busy: Mapping[str, int], holder: Holder
-) -> dict[str, Any]:
+def _asked(wanted: Wanted, holder: Holder) -> dict[str, Any]:
     return {
-        "agents": orjson.dumps(list(agents)).decode(),
-        "tenants": None if tenants is None else orjson.dumps(list(tenants)).decode(),
-        "busy": orjson.dumps(dict(busy)).decode(),
+        "agents": orjson.dumps(list(wanted.agents)).decode(),
+        "tenants": None if wanted.tenants is None else orjson.dumps(list(wanted.tenants)).decode(),
+        "without": orjson.dumps(list(wanted.without)).decode(),
+        "busy": orjson.dumps(dict(wanted.busy)).decode(),
         "boot_id": holder.boot_id,
         "now_s": holder.boot(),
         "most": _LOOKED_AT,
     }
 
 
-def takeable(
-    db: sqlite3.Connection,
-    agents: Sequence[str],
-    tenants: Sequence[str] | None,
-    busy: Mapping[str, int],
-    holder: Holder,
-) -> list[tuple[Any, ...]]:
+def takeable(db: sqlite3.Connection, wanted: Wanted, holder: Holder) -> list[tuple[Any, ...]]:
     """Return the runs that may be taken, the next one first; a reader can ask, so that an idle worker never writes."""
-    return db.execute(_TAKEABLE, _asked(agents, tenants, busy, holder)).fetchall()
+    return db.execute(_TAKEABLE, _asked(wanted, holder)).fetchall()
 
 
 def take(
-    db: sqlite3.Connection,
-    agents: Sequence[str],
-    tenants: Sequence[str] | None,
-    busy: Mapping[str, int],
-    holder: Holder,
-    now: float,
-    asked_s: float,
+    db: sqlite3.Connection, wanted: Wanted, holder: Holder, now: float, asked_s: float
 ) -> tuple[tuple[Any, ...], bytes | None] | None:
     """Make the next run ours; return its row and its sealed task."""
-    for run_id, state, until_s, boot_id in takeable(db, agents, tenants, busy, holder):
+    for run_id, state, until_s, boot_id in takeable(db, wanted, holder):
         if state == RunState.QUEUED or may_take_over(until_s, boot_id, holder, asked_s):
             task = db.execute("select task from runs where run_id = ?", (run_id,)).fetchone()[0]
             return reopen(db, run_id, holder, now), task
@@ -119,26 +128,37 @@ def hand_back(db: sqlite3.Connection, run_id: str, fence: int, used_s: float, no
     return True
 
 
+def settled(
+    db: sqlite3.Connection,
+    agents: Sequence[str],
+    tenants: Sequence[str] | None,
+    but: Collection[str],
+    now: float,
+) -> list[str]:
+    """Return parked runs that wait for nothing any more, the oldest first."""
+    asked = {
+        "agents": orjson.dumps(list(agents)).decode(),
+        "tenants": None if tenants is None else orjson.dumps(list(tenants)).decode(),
+        "but": orjson.dumps(list(but)).decode(),
+        "now": now,
+        "most": _LOOKED_AT,
+    }
+    return [row[0] for row in db.execute(_SETTLED, asked)]
+
+
 def orphans(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able: Sequence[str]) -> list[str]:
     """Return the runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
-    asked = (holder.boot_id, holder.boot() - orphan_after_s, orjson.dumps(list(able)).decode())
+    asked = (holder.boot_id, holder.boot() - orphan_after_s, orjson.dumps(list(able)).decode(), _LOOKED_AT)
     return [row[0] for row in db.execute(_EXPIRED, asked)]
 
 
 def reap(
     db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able: Sequence[str], now: float, asked_s: float
-) -> list[str]:
-    """End them."""
+) -> list[tuple[Any, ...]]:
+    """Make them ours; return their rows."""
     if holder.boot() - asked_s >= holder.ttl_s / 2:
         return []
-    gone = orphans(db, holder, orphan_after_s, able)
-    for run_id in gone:
-        db.execute(
-            "update runs set state = 'ended', reason = 'abandoned', ended_at = ?, fence = fence + 1, "
-            "lease_until_s = null where run_id = ?",
-            (now, run_id),
-        )
-    return gone
+    return [reopen(db, run_id, holder, now) for run_id in orphans(db, holder, orphan_after_s, able)]
 
 
 def attempts_of(db: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
+from interlock.core.reasons import StopReason
 from interlock.journal.ownership import left_s, wears_out
-from interlock.journal.store import NewRun, RunRow, RunState
+from interlock.journal.store import Fenced, NewRun, RunRow, RunState
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
@@ -27,7 +28,8 @@ __all__ = [
 ]
 
 _COLUMNS = """run_id, tenant_id, request_id, agent, state, reason, payload_hash, fence, attempts, request_time_ms,
-  root_run_id, path, started_at, ended_at, record, output, lease_until_s, boot_id, barren, used_s"""
+  root_run_id, path, started_at, ended_at, record, output, lease_until_s, boot_id, barren, used_s, spent_usd,
+  spent_tokens"""
 
 _ONE = f"select {_COLUMNS} from runs where run_id = ?"  # noqa: S608 - our own column names
 
@@ -37,10 +39,15 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning {_COLUMN
 
 _REOPEN = f"""update runs set state = 'running', reason = null, ended_at = null, fence = fence + 1,
   attempts = attempts + 1, owner = ?2, boot_id = ?3, lease_until_s = ?4, attempted_s = ?5, attempted_at = ?6,
-  recorded = ?7, barren = ?8, used_s = ?9 where run_id = ?1 returning {_COLUMNS}"""  # noqa: S608
+  recorded = ?7, barren = ?8, used_s = ?9, spent_usd = spent_usd + held_usd, held_usd = 0,
+  spent_tokens = spent_tokens + held_tokens, held_tokens = 0 where run_id = ?1 returning {_COLUMNS}"""  # noqa: S608
 
-_STANDING = """select q.request_time_ms, r.run_id, r.state, r.lease_until_s, r.boot_id from requests q
+_STANDING = """select q.request_time_ms, r.run_id, r.state, r.reason, r.lease_until_s, r.boot_id from requests q
   left join runs r on r.run_id = q.run_id where q.tenant_id = ? and q.request_id = ? and q.path = ?"""
+
+# Children of an attempt that is over; whoever goes on with the run begins them again. Few rows are running.
+_CLOSE_CHILDREN = """update runs set state = 'ended', reason = 'abandoned', ended_at = ?2, lease_until_s = null
+where state = 'running' and root_run_id = ?1 and path <> ''"""
 
 _CLOSE_ATTEMPT = """insert or replace into attempts
 select run_id, fence, owner, coalesce(attempted_at, started_at), ?2, ?3 from runs
@@ -71,28 +78,49 @@ def begin(
     asked_s: float,
     retry: bool,
     resume: bool,
+    revive: bool,
 ) -> tuple[bool, tuple[Any, ...]]:
     """Insert the run, or take the standing one over where that is asked for; return (ours, the row)."""
+    if run.path:
+        _of_its_root(db, run)
     identity = (run.tenant_id, run.request_id, run.path)
     standing = db.execute(_STANDING, identity).fetchone()
     if standing is None:
         time_ms = _inherited_time(db, run) or int(now * 1000)
         db.execute("insert into requests values (?, ?, ?, ?, ?)", (*identity, time_ms, run.run_id))
         return True, insert(db, run, task, holder, now, time_ms)
-    time_ms, run_id, state, until_s, boot_id = standing
+    time_ms, run_id, state, reason, until_s, boot_id = standing
     # Only the owner of its root asks for a child: what stands is of an attempt that is over.
     child = run.path != "" and run_id != run.run_id
     if run_id is None or child or (retry and state in {RunState.ENDED, RunState.PARKED}):
-        db.execute("update runs set state = 'ended', ended_at = ? where run_id = ? and state <> 'ended'", (now, run_id))
+        _close_standing(db, run_id, now)
         db.execute(
             "update requests set run_id = ? where tenant_id = ? and request_id = ? and path = ?",
             (run.run_id, *identity),
         )
         return True, insert(db, run, task, holder, now, time_ms)
     dead = state == RunState.RUNNING and may_take_over(until_s, boot_id, holder, asked_s)
-    if resume and (dead or state in {RunState.PARKED, RunState.QUEUED}):
+    abandoned = state == RunState.ENDED and reason == StopReason.ABANDONED
+    if (resume and (dead or state in {RunState.PARKED, RunState.QUEUED})) or (revive and abandoned):
         return True, reopen(db, run_id, holder, now)
     return False, db.execute(_ONE, (run_id,)).fetchone()
+
+
+def _of_its_root(db: sqlite3.Connection, run: NewRun) -> None:
+    """Refuse a child that a fenced owner asks for: the row of the new owner's is not his to replace."""
+    owns = db.execute(
+        "select 1 from runs where run_id = ? and fence = ? and state = 'running'", (run.root_run_id, run.fence)
+    )
+    if owns.fetchone() is None:
+        raise Fenced(run.root_run_id)
+
+
+def _close_standing(db: sqlite3.Connection, run_id: str | None, now: float) -> None:
+    db.execute(
+        "update runs set state = 'ended', reason = coalesce(reason, 'abandoned'), ended_at = ? "
+        "where run_id = ? and state <> 'ended'",
+        (now, run_id),
+    )
 
 
 def may_take_over(until_s: float | None, boot_id: str | None, holder: Holder, asked_s: float) -> bool:
@@ -122,6 +150,9 @@ def reopen(db: sqlite3.Connection, run_id: str, holder: Holder, now: float) -> t
             # Up to the last renewal: nobody knows what came after.
             used_s += max(0.0, until_s - holder.ttl_s - attempted_s)
         close_attempt(db, run_id, ended_at, "lease_lost")
+        db.execute(_CLOSE_CHILDREN, (run_id, now if ended_at is None else ended_at))
+    elif state == RunState.ENDED:
+        close_attempt(db, run_id, ended_at, reason)
     elif state == RunState.PARKED:
         used_s = float((orjson.loads(record) if record else {}).get("duration_s") or used_s)
         close_attempt(db, run_id, ended_at, reason or "parked")
@@ -157,7 +188,7 @@ def insert(
 ) -> tuple[Any, ...]:
     """Insert the row of a new run: ours, or nobody's where it is queued."""
     now_s = holder.boot()
-    who: tuple[Any, ...] = (1, 1, holder.owner, holder.boot_id, now_s + holder.ttl_s, now_s, now)
+    who: tuple[Any, ...] = (run.fence, 1, holder.owner, holder.boot_id, now_s + holder.ttl_s, now_s, now)
     if state is RunState.QUEUED:
         who = (0, 0, None, None, None, None, None)
     identity = (run.run_id, run.tenant_id, run.request_id, run.root_run_id, run.path, run.agent, time_ms)
@@ -232,5 +263,7 @@ def read_run(row: tuple[Any, ...], seal: Seal, holder: Holder, task: bytes | Non
         lease_left_s=left_s(row[16], row[17], holder.boot(), holder.boot_id),
         barren=row[18],
         used_s=row[19],
+        spent_usd=row[20],
+        spent_tokens=row[21],
         task=task,
     )

@@ -161,24 +161,31 @@ class SqliteStore:
     async def find(self, key: bytes) -> Claim | None:
         """See `Journal`."""
         row = await self._reader.read(claims.find, key)
-        return None if row is None else claims.read_claim(row, self._seal)
+        return self._claim(row)
 
     async def claim(self, intent: Intent) -> Claim | None:
         """See `Journal`."""
-        params = claims.claim_params(intent, self._me)
-        row = await self._writer.submit(claims.claim, params, self._clock.wall, intent.approval_id, intent.observing)
-        return None if row is None else claims.read_claim(row, self._seal)
+        params = claims.claim_params(intent, self._me, self._seal)
+        row = await self._writer.submit(claims.claim, params, self._clock, intent.approval_id, intent.observing)
+        return self._claim(row)
 
     async def resend(self, key: bytes, run_id: str, fence: int, *, observing: bool = False) -> Claim | None:
         """See `Journal`."""
-        row = await self._writer.submit(claims.resend, key, run_id, fence, self._me, self._clock.wall, observing)
-        return None if row is None else claims.read_claim(row, self._seal)
+        row = await self._writer.submit(claims.resend, key, run_id, fence, self._me, self._clock, observing)
+        return self._claim(row)
 
     async def settle(self, key: bytes, settlement: Settlement) -> bool:
         """See `Journal`."""
         params = claims.settle_params(settlement, key, self._clock.wall(), self._seal)
         settled: bool = await self._writer.submit(claims.settle, params)
         return settled
+
+    async def disprove(self, claim: Claim, settlement: Settlement) -> bool:
+        """See `Journal`."""
+        settled = claims.settle_params(settlement, claim.key, self._clock.wall(), self._seal)
+        seen = claim.run_id, claim.path, claim.fence, claim.seq, claim.sends
+        closed: bool = await self._writer.submit(claims.disprove, claim.key, settled, seen)
+        return closed
 
     def settle_soon(self, key: bytes, settlement: Settlement) -> None:
         """See `Journal`."""
@@ -188,25 +195,27 @@ class SqliteStore:
         """See `Journal`."""
         senders = [name for name in await self._reader.read(claims.senders) if is_alive(name)]
         rows = await self._reader.read(claims.doubts, tenant_id, unverified, senders)
-        return [claims.read_claim(row, self._seal) for row in rows]
+        return self._claims(rows)
 
     async def claims_of(self, run_id: str) -> list[Claim]:
         """See `Journal`."""
         rows = await self._reader.read(claims.claims_of, run_id)
-        return [claims.read_claim(row, self._seal) for row in rows]
+        return self._claims(rows)
 
     # RunStore
 
-    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False) -> Begun:
+    async def begin(self, run: NewRun, *, retry: bool = False, resume: bool = False, revive: bool = False) -> Begun:
         """See `RunStore`."""
         task, now, asked_s = self._sealed_task(run), self._clock.wall(), self._clock.boot()
-        fresh, row = await self._writer.submit(runs.begin, run, task, self._holder, now, asked_s, retry, resume)
+        words = run, task, self._holder, now, asked_s, retry, resume, revive
+        fresh, row = await self._writer.submit(runs.begin, *words)
         return Begun(fresh, runs.read_run(row, self._seal, self._holder))
 
     def begin_soon(self, run: NewRun) -> int:
         """See `RunStore`."""
         now = self._clock.wall()
-        self._writer.later(runs.begin, run, self._sealed_task(run), self._holder, now, self._clock.boot(), False, False)
+        words = run, self._sealed_task(run), self._holder, now, self._clock.boot()
+        self._writer.later(runs.begin, *words, False, False, False)
         return int(now * 1000)
 
     async def end(
@@ -243,13 +252,20 @@ class SqliteStore:
 
     # The trace
 
-    def trace_soon(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s."""
-        self._writer.later(_insert_calls, run_id, rows)
+    def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s, or not if fenced."""
+        self._writer.later(_insert_calls, run_id, fence, rows)
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""
         return [orjson.loads(entry) for entry in await self._reader.read(_select_calls, run_id)]
+
+    def _claim(self, row: tuple[Any, ...] | None) -> Claim | None:
+        return None if row is None else claims.read_claim(row, self._seal, self._holder, self._clock.wall())
+
+    def _claims(self, rows: list[tuple[Any, ...]]) -> list[Claim]:
+        wall_s = self._clock.wall()
+        return [claims.read_claim(row, self._seal, self._holder, wall_s) for row in rows]
 
     def _sealed_task(self, run: NewRun) -> bytes | None:
         return self._seal.close(run.task, run.run_id.encode() + b"/task")
@@ -263,20 +279,6 @@ class SqliteStore:
 
 
 def _open(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
-    try:
-        db = connect(path, patience_s=patience_s)
-    except (sqlite3.Error, OSError) as error:
-        raise translate(error, path, opening=True) from error
-    try:
-        return db, migrate(db, path)
-    except sqlite3.Error as error:
-        db.close()
-        raise translate(error, path, opening=True) from error
-    except BaseException:
-        db.close()
-        raise
-
-
     """Open the file, waiting for processes that are opening or closing it: then SQLite gives up without waiting."""
     # The real clock: what is waited for is another process.
     until_s = SYSTEM.monotonic() + patience_s
@@ -291,11 +293,27 @@ def _open(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
 
 
 def _open_once(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]:
+    try:
+        db = connect(path, patience_s=patience_s)
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error, path, opening=True) from error
+    try:
+        return db, migrate(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise translate(error, path, opening=True) from error
+    except BaseException:
+        db.close()
+        raise
+
+
 def _nothing(db: sqlite3.Connection) -> None:
     """What `flush` waits for."""
 
 
-def _insert_calls(db: sqlite3.Connection, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _insert_calls(db: sqlite3.Connection, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    if db.execute("select 1 from runs where run_id = ? and fence = ?", (run_id, fence)).fetchone() is None:
+        return
     # Written out only here: orjson hands out its whole buffer, 4 KiB a row that would wait in the queue.
     entries = ((run_id, row["seq"], orjson.dumps(row, default=str)) for row in rows)
     db.executemany("insert or replace into calls values (?, ?, ?)", entries)

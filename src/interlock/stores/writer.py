@@ -72,6 +72,10 @@ class Writer(Protocol):
         """Queue work that nobody waits for."""
         ...
 
+    def hurry(self) -> None:
+        """Commit what is queued now, and not when more has gathered; nobody waits for it all the same."""
+        ...
+
     def close(self) -> None:
         """Write what is queued, and stop."""
         ...
@@ -105,6 +109,9 @@ class InlineWriter:
             self._run(work, args)
         except Exception:
             self.lost += 1
+
+    def hurry(self) -> None:
+        """See `Writer`."""
 
     def close(self) -> None:
         """See `Writer`."""
@@ -190,6 +197,12 @@ class WriterThread:
             return
         self._queue.append((work, args, None))
         if self._sleep == 2:
+            self._ring()
+
+    def hurry(self) -> None:
+        """See `Writer`."""
+        self._urgent = True
+        if self._sleep:
             self._ring()
 
     def close(self) -> None:

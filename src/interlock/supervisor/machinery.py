@@ -24,6 +24,7 @@ class Machinery:
     Attributes:
         threads: Where sync agents and sync model functions run; not the tools' own.
         leases: Who may act for a run. abandon_after: attempts in a row that died without recording anything new.
+        orphan_after_s: How long a run whose worker died waits for another one.
         unpriced_allowed: Under a dollar cap, models of unknown price run all the same.
         wrap_up_s: Seconds that a wrap-up turn may take.
     """
@@ -38,5 +39,6 @@ class Machinery:
     clock: Clock
     leases: Ownership
     abandon_after: int = 5
+    orphan_after_s: float = 60.0
     unpriced_allowed: bool = False
     wrap_up_s: float = 30.0

@@ -15,8 +15,9 @@ from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
 from interlock.journal.store import RunRow
 from interlock.resilience.classify import classify_tool_error
+from interlock.supervisor.requests import RunRequest
 
-__all__ = ["Ended", "judge", "stored_result"]
+__all__ = ["Ended", "failed", "judge", "refused", "stored_result"]
 
 
 class Ended(Protocol):
@@ -128,4 +129,21 @@ def stored_result(row: RunRow) -> RunResult:
         request_id=row.request_id,
         replayed=True,
         details=details,
+    )
+
+
+def failed(request: RunRequest, run_id: str, request_id: str, error: InterlockError) -> RunResult:
+    """Return what answers a request that could not be begun, or not be asked about."""
+    details = {"error": type(error).__name__, "message": str(error)}
+    return RunResult(run_id, error.reason, tenant_id=request.tenant_id, request_id=request_id, details=details)
+
+
+def refused(request: RunRequest, message: str, run_id: str = "") -> RunResult:
+    """Return what answers a request that cannot be: `invalid_input`."""
+    return RunResult(
+        run_id,
+        StopReason.INVALID_INPUT,
+        tenant_id=str(request.tenant_id)[:80],
+        request_id=str(request.request_id or "")[:80],
+        details={"error": "InvalidInput", "message": message},
     )

@@ -112,7 +112,9 @@ class ScopeMaker:
         )
         if parent.tape is not None:
             scope.tape = parent.tape.child(path)
-        new = NewRun(run_id, parent.tenant_id, parent.request_id, scope.agent, None, scope.root_run_id, path)
+        scope.trace.fence = parent.fence
+        root_id = scope.root_run_id
+        new = NewRun(run_id, parent.tenant_id, parent.request_id, scope.agent, None, root_id, path, fence=parent.fence)
         return scope, new
 
     def _trace(self, run_id: str, tenant_id: str, request_id: str, agent: str) -> Trace:

@@ -104,11 +104,23 @@ class Secretary:
         claims = await self._journal.claims_of(row.root_run_id)
         return [claim for claim in claims if claim.run_id == row.root_run_id]
 
-    async def give_up(self, row: RunRow, why: str, reason: StopReason = StopReason.ABANDONED) -> RunResult:
-        """End a run of ours that cannot be gone on with, its doubts listed."""
+    async def give_up_orphan(self, row: RunRow, orphan_after_s: float) -> None:
+        """End a run whose worker has died, and that nobody has gone on with in time."""
+        waited = f"its worker died, and nobody went on with it within {orphan_after_s:g} s (orphan_after_s)"
+        why = waited if row.payload_hash else "its process died, and without a request id nobody can go on with it"
+        await self.give_up(row, why, facts={"orphaned": True})
+
+    async def give_up(
+        self,
+        row: RunRow,
+        why: str,
+        reason: StopReason = StopReason.ABANDONED,
+        facts: Mapping[str, Any] | None = None,
+    ) -> RunResult:
+        """End a run of ours that cannot be gone on with, its doubts listed; `facts` are more details."""
         open_states = (ClaimState.IN_DOUBT, ClaimState.INTENT)
         doubts = [claim.key.hex() for claim in await self.claims(row) if claim.state in open_states]
-        details: dict[str, Any] = {"message": why, "attempts": row.attempts}
+        details: dict[str, Any] = {"message": why, "attempts": row.attempts, **(facts or {})}
         if doubts:
             details["doubts"] = doubts
         details["category"] = category_of(reason, doubts=bool(doubts))
@@ -116,6 +128,8 @@ class Secretary:
             row.run_id,
             reason,
             elapsed_s=row.used_s,
+            cost_usd=row.spent_usd,
+            tokens=row.spent_tokens,
             tenant_id=row.tenant_id,
             request_id=row.request_id,
             details=details,

@@ -23,8 +23,9 @@ from interlock.gateway.tools import current_run
 from interlock.journal.replay import History, ReplayStore
 from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
 from interlock.supervisor.bridge import Bridge
+from interlock.supervisor.caretaker import Caretaker
 from interlock.supervisor.machinery import Machinery
-from interlock.supervisor.outcome import judge, stored_result
+from interlock.supervisor.outcome import failed, judge, refused, stored_result
 from interlock.supervisor.requests import RunRequest
 from interlock.supervisor.run import Run
 from interlock.supervisor.scopes import ScopeMaker
@@ -45,7 +46,7 @@ class Supervisor:
     """Runs of one gate.
 
     Attributes:
-        secretary: Writes down how runs end.
+        secretary: Writes down how runs end. caretaker: sees to runs that nobody works on.
 
     Args:
         machinery: What runs share.
@@ -67,6 +68,8 @@ class Supervisor:
         self.secretary = secretary
         self._store = store
         self._history = history
+        leases, clock = machinery.leases, machinery.clock
+        self.caretaker = Caretaker(store, leases, history, secretary, clock, machinery.orphan_after_s)
         self._live: set[Run] = set()
         self._returning = False
 
@@ -103,14 +106,18 @@ class Supervisor:
         except (NotCanonical, ConfigError) as error:
             fault = str(error)
         if fault or new is None:
-            raise AlreadyEnded(_refused(request, fault or ""))
+            raise AlreadyEnded(refused(request, fault or ""))
         if new.task is None or not self._history.keeps:
             why = "a task that is not JSON, or a store with replay: off, cannot be queued for other processes"
-            raise AlreadyEnded(_refused(request, why))
+            raise AlreadyEnded(refused(request, why))
         row = (await self._machinery.leases.queue(new)).row
         if row.payload_hash != new.payload_hash:
             text = f"request_id {request.request_id!r} was used with another payload"
-            raise AlreadyEnded(_refused(request, text, row.run_id))
+            raise AlreadyEnded(refused(request, text, row.run_id))
+        if row.state is RunState.ENDED and self.caretaker.may_be_revived(row):
+            begun = await self._store.begin(new, resume=True, revive=True)
+            if begun.fresh:
+                await self._machinery.leases.hand_back(row.run_id, begun.row.fence, begun.row.used_s)
         return row
 
     def return_runs(self) -> None:
@@ -185,12 +192,14 @@ class Supervisor:
         """Claim the request and open its run; or return its outcome, waiting for it if it runs elsewhere."""
         fault = request.fault()
         if fault is not None:
-            return _refused(request, fault)
+            return refused(request, fault)
         try:
             scope, new = self._scopes.root(request)
         except (NotCanonical, ConfigError) as error:
-            return _refused(request, str(error))
+            return refused(request, str(error))
         asked_s = scope.clock.boot()
+        if request.request_id is not None:
+            self.caretaker.reap_soon()
         try:
             begun = await self._begin(new, request)
             if begun is None:
@@ -200,7 +209,7 @@ class Supervisor:
         except (AlreadyRunning, LeaseLost):
             raise
         except InterlockError as error:
-            return _failed(request, new.run_id, new.request_id, error)
+            return failed(request, new.run_id, new.request_id, error)
         return await self._opened(scope, begun, History(), asked_s)
 
     async def _opened(self, scope: RunScope, begun: Begun | None, history: History, asked_s: float) -> Run | RunResult:
@@ -209,7 +218,8 @@ class Supervisor:
         if begun is not None:
             scope.run_id = scope.root_run_id = scope.trace.run_id = begun.row.run_id
             scope.request_time_ms = begun.row.request_time_ms
-            scope.fence = begun.row.fence
+            scope.fence = scope.trace.fence = begun.row.fence
+            scope.meter.charge_lost(begun.row.spent_usd, begun.row.spent_tokens)
             if self._history.keeps:
                 scope.tape = Tape(self._history, scope.run_id, scope.fence, history)
         lease = scope.lease = self._machinery.leases.hold(scope.run_id, scope.fence, asked_s)
@@ -249,7 +259,7 @@ class Supervisor:
     async def _standing(self, row: RunRow, request: RunRequest, new: NewRun, wait_s: float | None) -> Run | RunResult:
         """Return what stands for a request: its outcome, or the run itself where this worker may go on with it."""
         if row.payload_hash != new.payload_hash:
-            return _refused(request, f"request_id {request.request_id!r} was used with another payload", row.run_id)
+            return refused(request, f"request_id {request.request_id!r} was used with another payload", row.run_id)
         waited_s = 0.0
         clock = self._machinery.clock
         while (opened := await self._at_hand(row, request)) is None:
@@ -259,19 +269,20 @@ class Supervisor:
             waited_s += WAIT_POLL_S
             found = await self._store.run(row.run_id)
             if found is None:
-                return _refused(request, f"run {row.run_id} is gone from the store", row.run_id)
+                return refused(request, f"run {row.run_id} is gone from the store", row.run_id)
             row = found
         return opened
 
     async def _at_hand(self, row: RunRow, request: RunRequest) -> Run | RunResult | None:
         """Return the outcome of a run, or the run itself, taken over; None while somebody else works on it."""
         if row.state is RunState.PARKED and (request.retry == "resume" or await self.secretary.may_go_on(row)):
-            history = await self._history.history(row.run_id) if self._history.keeps else None
-            if history is not None and history.complete:
+            if await self.caretaker.can_go_on(row.run_id):
                 return await self._take_over(request)
             result = stored_result(row)
             result.details["not_resumable"] = "its model turns were not recorded (replay: off, or run.step)"
             return result
+        if row.state is RunState.ENDED and self.caretaker.may_be_revived(row):
+            return await self._take_over(request, revive=True)
         if row.state in (RunState.PARKED, RunState.ENDED):
             return stored_result(row)
         dead = row.lease_left_s is not None and row.lease_left_s <= 0
@@ -282,10 +293,10 @@ class Supervisor:
         try:
             row = await self._store.run(run.run_id)
             if row is None:
-                return _refused(request, f"run {run.run_id} is gone from the store", run.run_id)
+                return refused(request, f"run {run.run_id} is gone from the store", run.run_id)
             return await self._standing(row, request, self._scopes.root(request)[1], None)
         except StoreUnavailable as error:
-            return _failed(request, run.run_id, run.request_id, error)
+            return failed(request, run.run_id, run.request_id, error)
 
     async def _elsewhere_now(self, run: Run) -> RunResult:
         row = await self._store.run(run.run_id)
@@ -293,11 +304,11 @@ class Supervisor:
             raise LeaseLost(f"run {run.run_id}: another worker has taken it over")
         return stored_result(row)
 
-    async def _take_over(self, request: RunRequest) -> Run | RunResult | None:
+    async def _take_over(self, request: RunRequest, *, revive: bool = False) -> Run | RunResult | None:
         """Make a run ours that nobody works on (any more), and go on with it; None where somebody was faster."""
         scope, new = self._scopes.root(request)
         asked_s = scope.clock.boot()
-        begun = await self._store.begin(new, resume=True)
+        begun = await self._store.begin(new, resume=True, revive=revive)
         return await self.enter(scope, begun, asked_s) if begun.fresh else None
 
     async def enter(self, scope: RunScope, begun: Begun, asked_s: float) -> Run | RunResult:
@@ -312,7 +323,8 @@ class Supervisor:
             return await self.secretary.give_up(row, why)
         if not history.complete:
             # It has written nothing: it may begin anew, without what it cannot be told again.
-            self._history.forget_soon(row.run_id)
+            self._history.forget_soon(row.run_id, row.fence)
+            scope.meter.charge_lost(sum(turn.usd for turn in history.turns), sum(turn.tokens for turn in history.turns))
             history = History()
         # The time that the run has used counts on.
         scope.started_s -= row.used_s
@@ -367,6 +379,7 @@ class Supervisor:
         while self._live and waited_s < CLOSE_PATIENCE_S:
             await self._machinery.clock.sleep(WAIT_POLL_S)
             waited_s += WAIT_POLL_S
+        await self.caretaker.aclose()
 
 
 def _cancel(work: asyncio.Future[Any], finished: asyncio.Future[None]) -> None:
@@ -381,18 +394,3 @@ def _finish(finished: asyncio.Future[None], work: asyncio.Future[Any] | None = N
         work.exception()  # seen, even where another worker's outcome is the one that counts
     if not finished.done():
         finished.set_result(None)
-
-
-def _failed(request: RunRequest, run_id: str, request_id: str, error: InterlockError) -> RunResult:
-    details = {"error": type(error).__name__, "message": str(error)}
-    return RunResult(run_id, error.reason, tenant_id=request.tenant_id, request_id=request_id, details=details)
-
-
-def _refused(request: RunRequest, message: str, run_id: str = "") -> RunResult:
-    return RunResult(
-        run_id,
-        StopReason.INVALID_INPUT,
-        tenant_id=str(request.tenant_id)[:80],
-        request_id=str(request.request_id or "")[:80],
-        details={"error": "InvalidInput", "message": message},
-    )

@@ -132,6 +132,8 @@ class ModelTurn(Opened["ModelTurn"]):
             raise RunStopped(held.reason, held.message, details=held.details)
         self._held = held
         scope = run.scope
+        if scope.tape is not None and (held.usd or held.tokens):
+            scope.tape.hold(scope.meter.reserved())
         scope.turn += 1
         self.number = scope.turn
         if self._cuts:
@@ -237,13 +239,7 @@ class ModelTurn(Opened["ModelTurn"]):
             else:
                 usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
             run.scope.meter.settle_turn(held, usd, tokens)
-            # A turn that was cut off because its run stops is not a decision of the run.
-            stopped = run.scope.stop is not None and isinstance(error, asyncio.CancelledError)
-            if self._record is not None and isinstance(error, Exception) and run.scope.turn == self.number:
-                run.scope.turn -= 1  # nothing came of it: whoever asks again takes this very turn
-            elif run.scope.tape is not None and not self.wrap_up and not stopped:
-                reply = self._kept() if error is None else None
-                run.scope.tape.keep_turn(self.number, reply, self._model or "", usd, tokens)
+            self._write_down(error, held, usd, tokens)
             if self._held_of_tenant is not None:
                 self._machinery.tenants.settle(self._held_of_tenant, usd)
         try:
@@ -256,6 +252,22 @@ class ModelTurn(Opened["ModelTurn"]):
         finally:
             run.end_turn()
         return False
+
+    def _write_down(self, error: BaseException | None, held: Reservation, usd: float, tokens: int) -> None:
+        """Record the turn, and that it holds nothing any more."""
+        scope = self._run.scope
+        tape = scope.tape
+        left = scope.meter.reserved() if held.usd or held.tokens else None
+        # A turn that was cut off because its run stops is not a decision of the run.
+        stopped = scope.stop is not None and isinstance(error, asyncio.CancelledError)
+        if self._record is not None and isinstance(error, Exception) and scope.turn == self.number:
+            scope.turn -= 1  # nothing came of it: whoever asks again takes this very turn
+        elif tape is not None and not self.wrap_up and not stopped:
+            reply = self._kept() if error is None else None
+            tape.keep_turn(self.number, reply, self._model or "", usd, tokens, left)
+            return
+        if tape is not None and left is not None:
+            tape.hold(left)
 
     def _kept(self) -> bytes | None:
         """Return the reply as it is recorded; None, and the run cannot be entered again, where it cannot be."""

@@ -17,14 +17,11 @@ from interlock.core.canonical import NotCanonical
 from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.ownership import Ownership
-from interlock.journal.store import RunRow, RunState, RunStore
+from interlock.journal.store import RunRow
 from interlock.supervisor.requests import RunRequest
 from interlock.supervisor.supervisor import Supervisor
 
 __all__ = ["Worker", "WorkerOptions"]
-
-# Parked runs that one look goes through.
-PARKED_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +32,12 @@ class WorkerOptions:
         tenants: Whose runs it takes; None for everybody's.
         concurrency: Most runs under way at once.
         poll_s: How often it looks for runs while it has room. parked_s: likewise, whether parked ones may go on.
-        orphan_after_s: How long a run may be without a worker, of an agent that this one does not have, before it is
-            abandoned.
     """
 
     tenants: Sequence[str] | None = None
     concurrency: int = 8
     poll_s: float = 0.25
     parked_s: float = 1.0
-    orphan_after_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -61,7 +55,6 @@ class Worker:
     def __init__(
         self,
         supervisor: Supervisor,
-        store: RunStore,
         leases: Ownership,
         clock: Clock,
         agents: Mapping[str, Callable[..., Any]],
@@ -70,7 +63,7 @@ class Worker:
     ) -> None:
         self._supervisor = supervisor
         self._secretary = supervisor.secretary
-        self._store = store
+        self._caretaker = supervisor.caretaker
         self._leases = leases
         self._clock = clock
         self._agents = dict(agents)
@@ -78,7 +71,7 @@ class Worker:
         self._failed = failed
         self._under_way: dict[asyncio.Task[None], str] = {}
         self._drained = asyncio.Event()
-        self._parked_at = self._reaped_at = -float("inf")
+        self._parked_at = -float("inf")
 
     def drain(self) -> None:
         """Take nothing more, and hand back what is under way; `run` returns when that is done."""
@@ -117,10 +110,8 @@ class Worker:
         now_s, options = self._clock.monotonic(), self._options
         if now_s - self._parked_at >= options.parked_s:
             self._parked_at = now_s
-            await self._wake_parked()
-        if now_s - self._reaped_at >= options.orphan_after_s / 4:
-            self._reaped_at = now_s
-            await self._leases.reap(options.orphan_after_s, list(self._agents))
+            await self._caretaker.wake(list(self._agents), options.tenants)
+        await self._caretaker.reap(list(self._agents))
         while len(self._under_way) < options.concurrency and not self._drained.is_set():
             asked_s = self._clock.boot()
             row = await self._leases.take(list(self._agents), options.tenants, Counter(self._under_way.values()))
@@ -145,9 +136,3 @@ class Worker:
             await self._secretary.give_up(row, str(error))
             return
         await self._supervisor.work(self._agents[row.agent], row, request, asked_s)
-
-    async def _wake_parked(self) -> None:
-        """Queue parked runs whose doubt is settled, or whose approval is decided."""
-        for row in await self._store.runs(state=RunState.PARKED, limit=PARKED_LOOKED_AT):
-            if row.agent in self._agents and not row.path and await self._secretary.may_go_on(row):
-                await self._leases.requeue(row.run_id)
