@@ -91,7 +91,7 @@ class ToolFacts:
         self.exposed = _without_key(tool) if takes_key else tool
         # What the signature has and the model does not see is the graph's to fill.
         named = {name for fn in functions for name in inspect.signature(fn).parameters}
-        self.injected = frozenset(named) - set(_visible(self.exposed))
+        self.injected = frozenset() if _of_one_text(tool) else frozenset(named) - set(_visible(self.exposed))
         self.executed: BaseTool = tool if self.fills else self.exposed
         if parts:
             self.executed = self.exposed.model_copy()
@@ -110,6 +110,11 @@ def _parts(tool: BaseTool) -> dict[str, Callable[..., Any]]:
         return {}
     found = {"func": tool.func, "coroutine": tool.coroutine}
     return {name: fn for name, fn in found.items() if fn is not None}
+
+
+def _of_one_text(tool: BaseTool) -> bool:
+    """Whether the tool takes one text, under whatever name: LangChain's oldest kind."""
+    return isinstance(tool, Tool) and tool.args_schema is None
 
 
 def _effect(tool: BaseTool) -> Literal["read", "write"] | None:
@@ -157,6 +162,8 @@ def _spelled(tool: BaseTool) -> str:
 
 
 def _inputs(tool: BaseTool, *, strict: bool) -> Schema:
+    if _of_one_text(tool):
+        return ToolArguments()
     schema = tool.tool_call_schema
     if isinstance(schema, Mapping) or (isinstance(schema, type) and issubclass(schema, BaseModel)):
         # A schema that cannot be compiled (or JSON Schema without its extra) leaves the checking to LangChain.
