@@ -44,6 +44,7 @@ VERBS = (
     Verb("Act", "kill", "switches", "Stop everything, a tenant, an agent, a tool or a run."),
     Verb("Act", "lift", "switches", "Lift a kill."),
     Verb("Act", "safe-mode", "switches", "Permit only the reads of safe_mode.allowed_tools."),
+    Verb("Learn", "diagnose", "diagnose", "Say what failed in recorded runs, where, and why."),
     Verb("Learn", "backtest", "backtest", "Drive the funnel with recorded agents."),
     Verb("Run", "purge", "purge", "Drop content, then keys, that are old enough."),
     Verb("Run", "submit", "worker", "Queue a run for the workers of the store."),

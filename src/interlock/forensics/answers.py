@@ -45,7 +45,8 @@ def missing_fields(seen: Seen) -> tuple[str, ...]:
     if not calls:
         if run.lost:
             return ("trace",)
-        return () if run.turns or run.said or run.ours else ("steps",)
+        told = run.turns or run.said or run.ours or run.stop_reason or run.error
+        return () if told else ("steps",)
     lacking = {
         "tool": sum(not call.tool for call in calls),
         "args": sum(call.args is None and not call.args_hash for call in calls),

@@ -17,7 +17,9 @@ Verdict = int | Literal["model", "insufficient"]
 
 # Past this a prompt is dear, slow, and close to what models take in.
 PROMPT_ALARM_TOKENS = 128_000
-_EVIDENCE_KEPT = 20
+# A loop of a hundred payments is shown by its first; the report counts runs, not lines.
+_KEPT_DECIDING = 20
+_KEPT_BESIDE = 10
 # How sure "none of the categories" is: surer where the source says how it ended.
 _SURE_OF_NOTHING = {True: 0.95, False: 0.85, None: 0.7}
 
@@ -69,12 +71,13 @@ def diagnose(run: RecordedRun, across: Across | None = None, *, prompt_alarm: in
     """
     path = walk(see(run, across or Across(), prompt_alarm))
     decided = next((turned for turned in path if turned.yes), None)
-    beside = [finding for turned in path for finding in turned.findings if not finding.decides]
+    # What would have answered a later question is worth knowing too: a loop of payments is both.
+    beside = [finding for turned in path for finding in turned.findings if turned is not decided or not finding.decides]
     if decided is None:
-        return Diagnosis(run, MODEL, (), tuple(beside[:_EVIDENCE_KEPT]), _SURE_OF_NOTHING[run.success], path)
+        return Diagnosis(run, MODEL, (), tuple(beside[:_KEPT_BESIDE]), _SURE_OF_NOTHING[run.success], path)
     findings = [finding for finding in decided.findings if finding.decides]
     confidence = max(finding.confidence for finding in findings)
-    evidence = tuple((findings + beside)[:_EVIDENCE_KEPT])
+    evidence = tuple(findings[:_KEPT_DECIDING] + beside[:_KEPT_BESIDE])
     category = decided.branch.category
     if category is not Category.NO_OBSERVABILITY:
         return Diagnosis(run, int(category), (), evidence, confidence, path)

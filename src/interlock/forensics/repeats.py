@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from interlock.core.categories import Category
+from interlock.forensics.error_text import error_kind
 from interlock.forensics.findings import Finding, Placed, Seen
 
 __all__ = ["collisions", "doubts_and_duplicates"]
@@ -17,9 +18,11 @@ _KEY_NAMES = re.compile(
 )
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|\d+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?:\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
+_SAID_AT_ONCE = 200
 _WORDS = re.compile(r"\w+")
-_ALIKE = 0.5
-_MANY_RUNS_OF_ONE_WRITE = 64
+_ALIKE, _ALIKE_ALONE = 0.5, 0.8
+_LIKE_ONES_KEPT = 16
+_WORDED = 2_000
 
 
 def collisions(seen: Seen) -> Iterator[Finding]:
@@ -56,7 +59,9 @@ def _sent_twice(seen: Seen) -> Iterator[Finding]:
     """Equal writes executed with no other write between; a switch that answers with another state is none."""
     before: Placed | None = None
     times = 1
+    first: dict[tuple[str, str], Placed] = {}
     for placed in seen.executed_writes:
+        earlier = first.setdefault((placed.call.tool, placed.call.args_hash), placed)
         if before is not None and _same(before, placed) and _same_effect(before, placed):
             times += 1
             where = "in the same turn" if before.step == placed.step else f"as in step {before.step}"
@@ -64,6 +69,10 @@ def _sent_twice(seen: Seen) -> Iterator[Finding]:
             yield placed.finding(Category.DUPLICATES, "duplicate_write", why, 0.95)
         else:
             times = 1
+            if earlier is not placed and placed.call.args and _same_effect(earlier, placed):
+                # Scripts are run again after an edit: with other writes between, it may be meant.
+                why = f"executed as in step {earlier.step} with identical arguments, other writes between"
+                yield placed.finding(Category.DUPLICATES, "duplicate_write", why, 0.5, decides=False)
         before = placed
 
 
@@ -85,7 +94,7 @@ def _sentence(output: str | None) -> str:
 def _in_doubt(seen: Seen) -> Iterator[Finding]:
     """Writes whose outcome is unknown; it decides where they were sent again, or nothing came after them."""
     for placed in seen.calls:
-        if not placed.write or placed.call.error not in _UNKNOWN_OUTCOMES:
+        if not placed.write or not _outcome_unknown(placed):
             continue
         again = next((p for p in seen.calls[placed.number + 1 :] if _same(placed, p)), None)
         if again is not None:
@@ -97,36 +106,51 @@ def _in_doubt(seen: Seen) -> Iterator[Finding]:
             yield placed.finding(Category.DUPLICATES, "outcome_unknown", why, 0.7, decides=last)
 
 
+def _outcome_unknown(placed: Placed) -> bool:
+    call = placed.call
+    if call.error not in _UNKNOWN_OUTCOMES:
+        return False
+    # A long answer that mentions a timeout somewhere (a file, a page) does not tell of one.
+    return not call.output or error_kind(call.output[:_SAID_AT_ONCE]) in _UNKNOWN_OUTCOMES
+
+
 def _reworded(seen: Seen) -> Iterator[Finding]:
     """Executed writes that differ from an earlier one in wording or date alone; worth knowing, never a verdict."""
-    earlier: dict[str, list[Placed]] = {}
+    earlier: dict[tuple[Any, ...], list[tuple[Placed, list[frozenset[str]]]]] = {}
     for placed in seen.executed_writes:
-        others = earlier.setdefault(placed.call.tool, [])
-        twin = next((other for other in others if not _same(other, placed) and _reworded_pair(other, placed)), None)
-        if twin is not None:
-            why = f"almost the write of step {twin.step}: only wording or date differ"
-            yield placed.finding(Category.DUPLICATES, "near_duplicate_write", why, 0.6, decides=False)
-        if len(others) < _MANY_RUNS_OF_ONE_WRITE:
-            others.append(placed)
+        args = placed.call.args
+        if not isinstance(args, dict):
+            continue
+        worded = {name: value for name, value in args.items() if _is_wording(value)}
+        if not worded:
+            continue
+        same = tuple(sorted((name, repr(value)) for name, value in args.items() if name not in worded))
+        words = [_words(worded[name]) for name in sorted(worded)]
+        others = earlier.setdefault((placed.call.tool, same, *sorted(worded)), [])
+        # Without an account, an address or a number that is the same, only almost the same words are the same deed.
+        alike = _ALIKE if same else _ALIKE_ALONE
+        for twin, theirs in others:
+            if not _same(twin, placed) and all(map(_are_alike, theirs, words, [alike] * len(words))):
+                why = f"almost the write of step {twin.step}: only wording or date differ"
+                yield placed.finding(Category.DUPLICATES, "near_duplicate_write", why, 0.6, decides=False)
+                break
+        if len(others) < _LIKE_ONES_KEPT:
+            others.append((placed, words))
 
 
-def _reworded_pair(one: Placed, other: Placed) -> bool:
-    a, b = one.call.args, other.call.args
-    if not isinstance(a, dict) or not isinstance(b, dict) or a.keys() != b.keys():
-        return False
-    different = [key for key in a if a[key] != b[key]]
-    return bool(different) and all(_only_wording(a[key], b[key]) for key in different)
+def _is_wording(value: Any) -> bool:
+    return isinstance(value, str) and (" " in value.strip() or (len(value) < 40 and _DATE.search(value) is not None))
 
 
-def _only_wording(one: Any, other: Any) -> bool:
-    if not isinstance(one, str) or not isinstance(other, str):
-        return False
-    if _DATE.search(one) and _DATE.search(other) and len(one) < 40:
-        return True
-    if " " not in one.strip() or " " not in other.strip():
-        return False
-    left, right = set(_WORDS.findall(one.lower())), set(_WORDS.findall(other.lower()))
-    return len(left & right) >= _ALIKE * len(left | right)
+def _words(text: str) -> frozenset[str]:
+    """Return the words of a text; a date is the same as any other."""
+    if len(text) < 40 and _DATE.search(text):
+        return frozenset()
+    return frozenset(_WORDS.findall(text[:_WORDED].lower()))
+
+
+def _are_alike(one: frozenset[str], other: frozenset[str], alike: float) -> bool:
+    return len(one & other) >= alike * len(one | other)
 
 
 def _key_of(placed: Placed) -> str:
