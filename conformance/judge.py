@@ -196,7 +196,10 @@ def _all(played: Played) -> list[Ended]:
 
 
 def _rows(scenario: Scenario, played: Played) -> list[tuple[str, ...]]:
-    return [row for row in played.record if row[3] not in scenario.unrecorded]
+    if not scenario.correctable:
+        return list(played.record)
+    # What cannot be read is hashed as each framework read it; the refusal itself must be the same.
+    return [row if row[3] == "success" else (*row[:2], "", *row[3:]) for row in played.record]
 
 
 def _without(rows: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -212,7 +215,11 @@ def _without(rows: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]])
 
 def _short(rows: Sequence[tuple[str, ...]]) -> str:
     return (
-        "; ".join(f"{tool} {digest[:6]} {status} {reason}".strip() for _, tool, digest, status, reason in rows) or "-"
+        "; ".join(
+            f"{tool} {digest[:6]} {status} {reason}".replace("  ", " ").strip()
+            for _, tool, digest, status, reason in rows
+        )
+        or "-"
     )
 
 

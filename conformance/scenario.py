@@ -56,7 +56,6 @@ class Scenario:
         lost_answer: A write whose answer is lost: some bare run must show a duplicate here.
         stream, own_retries: See `column.Job`.
         correctable: The model may correct what it sent: an invitation to do so is right.
-        unrecorded: Statuses that may stand in one record alone: other frameworks refuse before a tool is called.
     """
 
     name: str
@@ -74,4 +73,3 @@ class Scenario:
     stream: bool = False
     own_retries: bool = False
     correctable: bool = False
-    unrecorded: frozenset[str] = frozenset()

@@ -228,7 +228,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         steps(use("ticket_purge", {"all": True}), use("ticket_create", TICKET)),
         ONE_TICKET,
         correctable=True,
-        unrecorded=frozenset({"denied"}),
     ),
     Scenario(
         "invalid_arguments",
@@ -236,7 +235,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         steps(use("ticket_create", {"title": 7, "text": "?"}), use("ticket_create", TICKET)),
         ONE_TICKET,
         correctable=True,
-        unrecorded=frozenset({"invalid_arguments"}),
     ),
     Scenario(
         "malformed_json",
@@ -244,7 +242,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         steps(use("ticket_create", {}, raw='{"title": "Login outage", "descr'), use("ticket_create", TICKET)),
         ONE_TICKET,
         correctable=True,
-        unrecorded=frozenset({"invalid_arguments"}),
     ),
     Scenario(
         "repeated_call_id",

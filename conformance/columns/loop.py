@@ -19,7 +19,7 @@ __all__ = ["COLUMN"]
 
 Messages = list[dict[str, Any]]
 Ask = Callable[[Messages, tuple[Tool, ...], Nested | None], Awaitable[dict[str, Any]]]
-UseTool = Callable[[str, dict[str, Any], str], Awaitable[str]]
+UseTool = Callable[[str, Any, str], Awaitable[str]]
 
 
 class Client:
@@ -97,7 +97,7 @@ async def _one(use: UseTool, call: Mapping[str, Any]) -> str:
     try:
         args = json.loads(function["arguments"])
     except ValueError:
-        return "The arguments are not JSON. It was not executed."
+        args = function["arguments"]  # what is not JSON fits no schema
     return await use(function["name"], args, call["id"])
 
 
@@ -105,7 +105,7 @@ async def bare(job: Job) -> str:
     """Run the loop as people write it: any error of a tool becomes text."""
     client = Client(job)
 
-    async def use(name: str, args: dict[str, Any], _call_id: str) -> str:
+    async def use(name: str, args: Any, _call_id: str) -> str:
         if job.nested is not None and name == job.nested.name:
             nested = job.nested
             return await converse(client.ask, use, nested.system, str(args), nested.tools, None)
@@ -143,7 +143,7 @@ async def guarded(job: Job, gate: Interlock) -> RunResult:
         return ask
 
     def _uses(run: Run) -> UseTool:
-        async def use(name: str, args: dict[str, Any], call_id: str) -> str:
+        async def use(name: str, args: Any, call_id: str) -> str:
             if job.nested is not None and name == job.nested.name:
                 nested = job.nested
                 async with run.child(nested.name) as child:

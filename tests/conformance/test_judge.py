@@ -102,5 +102,13 @@ def test_tools_answers_may_be_written_in_each_framework_s_way():
 
 
 def test_a_correction_may_be_invited_where_the_model_can_correct():
-    row = replace(ROW, correctable=True, unrecorded=frozenset({"denied"}))
-    assert judge(row, replace(PLAYED, record=()), told("Fix it and try again."), (PLAYED, FACTS)).held
+    row = replace(ROW, correctable=True)
+    assert judge(row, PLAYED, told("Fix it and try again."), (PLAYED, FACTS)).held
+
+
+def test_what_cannot_be_read_need_not_be_hashed_alike_but_must_be_on_record():
+    row = replace(ROW, correctable=True)
+    other = (*DENIED[:2], "cd34", *DENIED[3:])
+    assert judge(row, replace(PLAYED, record=(other,)), FACTS, (PLAYED, FACTS)).held
+    assert not judge(ROW, replace(PLAYED, record=(other,)), FACTS, (PLAYED, FACTS)).held
+    assert not judge(row, replace(PLAYED, record=()), FACTS, (PLAYED, FACTS)).held
