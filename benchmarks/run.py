@@ -33,6 +33,8 @@ PARTS = {
     "reads": "benchmarks.reads",
     "durable": "benchmarks.durable",
     "crowded": "benchmarks.crowded",
+    "adapters": "benchmarks.adapters",
+    "scale": "benchmarks.scale",
 }
 
 

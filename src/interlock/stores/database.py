@@ -75,8 +75,9 @@ def connect(path: str, *, patience_s: float) -> sqlite3.Connection:
     try:
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
-        # A larger log between checkpoints: fewer of them fall into somebody's write.
-        db.execute("pragma wal_autocheckpoint = 4000")
+        # SQLite's own default, said aloud: a longer log moves less often, but then holds one commit up for 5 ms of CPU
+        # and two waits for the disk; throughput is the same from 1,000 to 16,000 pages.
+        db.execute("pragma wal_autocheckpoint = 1000")
         db.execute("pragma journal_size_limit = 67108864")
         db.execute("pragma foreign_keys = on")
     except BaseException:

@@ -85,7 +85,7 @@ class SliceOptions:
         hold_s: When it stops, whatever is left: well under what writers beside it may be made to wait.
     """
 
-    rows: int = 200
+    rows: int = 600
     size_bytes: int = 500_000
     hold_s: float = 0.003
 
