@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pg_server import Server
 
 import interlock
 from interlock.journal.store import RunState
@@ -26,10 +27,10 @@ CEILING_S = 60.0
 class Place:
     """A store and a world, and the processes between them."""
 
-    def __init__(self, folder, stack):
+    def __init__(self, folder, stack, url):
         self.folder = folder
         self.stack = stack
-        self.url = f"sqlite:///{folder / 'i.db'}"
+        self.url = url
         self.environ = {**os.environ, "STORE": self.url, "WORLD": str(folder), "PYTHONPATH": str(HERE)}
 
     def start(self, *command):
@@ -66,10 +67,22 @@ class Place:
         return interlock.Interlock({"lease_ttl_s": 0.5}, store=self.url)
 
 
-@pytest.fixture
-def place(tmp_path):
+@pytest.fixture(scope="module")
+def pg_server():
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path, monkeypatch):
+    """On one machine and its file, or as on many, with a server between them."""
+    monkeypatch.setenv("INTERLOCK_KEY", "5e" * 32)
+    url = f"sqlite:///{tmp_path / 'i.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("pg_server").new_url()
     with contextlib.ExitStack() as stack:
-        yield Place(tmp_path, stack)
+        yield Place(tmp_path, stack, url)
 
 
 def outcomes(process):
