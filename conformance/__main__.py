@@ -48,7 +48,7 @@ def main() -> int:
     _print(matrix, rows, as_json=options.json)
     if options.write is not None:
         _write(options.write, markdown(matrix, rows))
-    wrong = verdict(matrix, rows)
+    wrong = verdict(matrix, rows, whole=not options.row)
     for line in wrong:
         _note(line)
     return 1 if wrong else 0

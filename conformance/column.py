@@ -33,7 +33,7 @@ class Tool:
         name: Letters and `_`, as the model calls it. description: for the model.
         fn: `async def` or `def` (then `sync`), arguments by keyword. It raises what an HTTP client raises.
         parameters: JSON Schema of the arguments as the model sees them (never with `idempotency_key`).
-        effect: What it does; the configuration of a guarded run says so too, under `tools.effects`.
+        effect: What it does; the configuration of a guarded run says so too, under `tools.effects`. None: nobody knows.
         keyed: `fn` has a keyword-only parameter `idempotency_key: str`, to be filled by the adapter and hidden
             from the model. Only in guarded runs; a bare tool never has it.
         timeout_s: To be set as the framework's own timeout of this tool, bare and guarded, where it has one.
@@ -43,7 +43,7 @@ class Tool:
     description: str
     fn: Callable[..., Any]
     parameters: Mapping[str, Any]
-    effect: Literal["read", "write"]
+    effect: Literal["read", "write"] | None
     sync: bool = False
     keyed: bool = False
     timeout_s: float | None = None

@@ -60,13 +60,17 @@ class Matrix:
         return tuple(dict.fromkeys(c.framework for c in self.cells))
 
 
-def verdict(matrix: Matrix, scenarios: Sequence[Scenario]) -> list[str]:
-    """Return what makes the matrix fail; an empty list means that it is as it must be."""
+def verdict(matrix: Matrix, scenarios: Sequence[Scenario], *, whole: bool = True) -> list[str]:
+    """Return what makes the matrix fail; an empty list means that it is as it must be.
+
+    Args:
+        scenarios: The rows. whole: that these are rows enough for every bare column to show a duplicate.
+    """
     found = [f"{name}: could not be played: {why}" for name, why in matrix.absent.items()]
     lost_answers = {s.name for s in scenarios if s.lost_answer}
     for name in matrix.frameworks:
         bare = [c for c in matrix.cells if c.framework == name and not c.guarded and c.scenario in lost_answers]
-        if bare and all(c.cannot is not None or not c.duplicated for c in bare):
+        if whole and bare and all(c.cannot is not None or not c.duplicated for c in bare):
             found.append(f"{name}: bare, it shows no duplicate in any row with a lost answer: the matrix cannot fail")
         for s in scenarios:
             for guarded in (False, True):

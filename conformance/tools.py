@@ -9,7 +9,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from conformance.column import Tool
 from interlock.chaos.http_client import HttpClient
@@ -37,8 +37,9 @@ def make_tool(
         fn = (_KEYED if keyed else _PLAIN)[name](post)
     fn.__name__ = fn.__qualname__ = name
     description = (fn.__doc__ or "").strip()
-    effect: Any = "read" if name.endswith("_read") else "write"
-    return Tool(name, description, fn, _PARAMETERS[name], effect, sync=sync, keyed=keyed, timeout_s=timeout_s)
+    return Tool(
+        name, description, fn, _PARAMETERS[name], _EFFECTS.get(name), sync=sync, keyed=keyed, timeout_s=timeout_s
+    )
 
 
 def _poster(url: str, *, dies: bool) -> Post:
@@ -129,7 +130,38 @@ def _search(post: Post) -> Callable[..., Any]:
     return search_read
 
 
-_PLAIN = {"ticket_create": _ticket, "row_append": _row, "refund_create": _refund, "search_read": _search}
+def _note(post: Post) -> Callable[..., Any]:
+    async def note_create(text: str, urgent: bool = False) -> dict[str, Any]:
+        """Leave a note for the next shift."""
+        return await post("note_create", {"text": text, "urgent": urgent}, None)
+
+    return note_create
+
+
+def _stock(post: Post) -> Callable[..., Any]:
+    async def stock_check(item: str) -> dict[str, Any]:
+        """Check the stock of an item."""
+        return await post("stock_check", {"item": item}, None)
+
+    return stock_check
+
+
+_PLAIN = {
+    "ticket_create": _ticket,
+    "row_append": _row,
+    "refund_create": _refund,
+    "note_create": _note,
+    "search_read": _search,
+    "stock_check": _stock,
+}
+# Whether a check of the stock changes anything, nobody has said.
+_EFFECTS: dict[str, Literal["read", "write"]] = {
+    "ticket_create": "write",
+    "row_append": "write",
+    "refund_create": "write",
+    "note_create": "write",
+    "search_read": "read",
+}
 _KEYED = {"ticket_create": _keyed_ticket, "row_append": _keyed_row, "refund_create": _keyed_refund}
 _SYNC = {"ticket_create": _sync_ticket}
 
@@ -144,4 +176,11 @@ _PARAMETERS = {
     "row_append": _schema(table="string", value="string"),
     "refund_create": _schema(order_id="string", amount="integer"),
     "search_read": _schema(query="string"),
+    "stock_check": _schema(item="string"),
+    "note_create": {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "urgent": {"type": "boolean", "default": False}},
+        "required": ["text"],
+        "additionalProperties": False,
+    },
 }

@@ -25,7 +25,12 @@ __all__ = ["Fault", "Happened", "Plan", "WorldServer"]
 RETRY_AFTER_S = 0.1
 LATE_S = 0.9
 # Tools that change something, and the argument that an effect is known by.
-WRITES = {"ticket_create": ("ticket", "title"), "row_append": ("row", "value"), "refund_create": ("refund", "order_id")}
+WRITES = {
+    "ticket_create": ("ticket", "title"),
+    "row_append": ("row", "value"),
+    "refund_create": ("refund", "order_id"),
+    "note_create": ("note", "text"),
+}
 
 
 class Fault(StrEnum):
@@ -156,6 +161,9 @@ class WorldServer:
 
 
 def _read(tool: str, args: dict[str, Any]) -> Reply:
-    if tool != "search_read":
-        return Reply(404, {"error": "no such tool"})
-    return Reply(200, {"results": [f"nothing new about {args.get('query')}"]})
+    match tool:
+        case "search_read":
+            return Reply(200, {"results": [f"nothing new about {args.get('query')}"]})
+        case "stock_check":
+            return Reply(200, {"item": args.get("item"), "in_stock": 4})
+    return Reply(404, {"error": "no such tool"})

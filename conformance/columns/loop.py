@@ -129,7 +129,7 @@ async def guarded(job: Job, gate: Interlock) -> RunResult:
     known = {spec.name for spec in gate.tools}
     for tool in job.tools:
         if tool.name not in known:
-            gate.tool(tool.name, effect=tool.effect, allow=True)(tool.fn)
+            gate.tool(tool.name, effect=tool.effect or "write", allow=True)(tool.fn)
     client = Client(job)
 
     async def agent(run: Run, prompt: str) -> str:

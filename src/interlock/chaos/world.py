@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["Effect", "KeyReused", "World"]
 
-_PREFIX = {"ticket": "T", "row": "R", "email": "E", "refund": "F"}
+_PREFIX = {"ticket": "T", "row": "R", "email": "E", "refund": "F", "note": "N"}
 
 
 class KeyReused(Exception):
@@ -25,7 +25,7 @@ class Effect:
     """One thing that happened.
 
     Attributes:
-        id: Unique in the world. kind: `ticket`, `row`, `email` or `refund`. subject: the ticket's title, the row's table …
+        id: Unique in the world. kind: `ticket`, `row`, `email`, `refund` or `note`. subject: the ticket's title, the row's table …
         key: The idempotency key that came with it, or None. at_s: article seconds since the project's first request.
     """
 
