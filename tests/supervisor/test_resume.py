@@ -368,3 +368,56 @@ async def again_from_the_start(scene, ended):
             (ended.run_id,),
         )
     )
+
+
+async def test_a_turn_that_is_recorded_as_a_block_is_answered_from_its_record(scene):
+    asked = []
+
+    async def agent(run, task):
+        async with run.step(record=dict) as turn:
+            if not turn.replayed:
+                asked.append(turn.number)
+                turn.reply = {"text": f"take {len(asked)}"}
+                turn.charge({"cost_usd": 0.01})
+            text = turn.reply["text"]
+        return [text, await run.call("post", {"text": text})]
+
+    parked = await scene.gate.run(agent, "x", request_id="r1")
+    assert (parked.reason, parked.cost_usd) == (StopReason.OUTCOME_UNKNOWN, 0.01)
+    await scene.settle(parked, result=b'{"n":7}')
+    result = await scene.gate.run(agent, "x", request_id="r1")
+    assert (result.output, asked, result.steps, result.cost_usd) == (["take 1", {"n": 7}], [1], 1, 0.01)
+
+
+async def test_a_failed_model_request_that_is_made_again_is_the_same_turn(scene):
+    asked = []
+
+    async def agent(run, task):
+        for _ in range(3):
+            try:
+                async with run.step(record=dict) as turn:
+                    if not turn.replayed:
+                        asked.append(turn.number)
+                        if len(asked) < 3:
+                            raise ConnectionError
+                        turn.reply = {"take": len(asked)}
+                    break
+            except ConnectionError:
+                continue
+        await run.call("post", {"text": str(turn.reply)})
+        return turn.reply
+
+    parked = await scene.gate.run(agent, "x", request_id="r1")
+    await scene.settle(parked, result=b'{"n":7}')
+    result = await scene.gate.run(agent, "x", request_id="r1")
+    assert (result.output, asked) == ({"take": 3}, [1, 1, 1])
+
+
+async def test_a_reply_that_its_type_cannot_write_makes_the_run_one_that_cannot_be_resumed(scene):
+    async def agent(run, task):
+        async with run.step(record=int) as turn:
+            turn.reply = object()
+
+    with pytest.warns(RuntimeWarning, match="cannot be resumed"):
+        result = await scene.gate.run(agent, "x", request_id="r1")
+    assert "not_resumable" in result.details

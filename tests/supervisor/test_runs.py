@@ -478,6 +478,31 @@ async def test_wrap_up_allows_one_last_turn_without_tools():
     assert result.details["partial"] == "so far: 3"
 
 
+@pytest.mark.parametrize(
+    ("budgets", "words", "wraps"),
+    [
+        ({"max_steps": 1}, {}, True),
+        ({"max_tokens": 5}, {"max_output_tokens": 50}, True),
+        ({"max_usd": 0.001}, {"max_output_tokens": 1_000_000, "model": "openai:gpt-4o"}, False),
+        ({}, {"model": "nobody:unheard-of"}, False),
+    ],
+)
+async def test_the_turn_that_a_budget_refuses_is_itself_the_wrap_up_turn_unless_it_would_cost(budgets, words, wraps):
+    """Most agents ask for a turn once."""
+    async with interlock.Interlock({"agent": {"on_stop": "wrap_up"}}, store=MEMORY) as gate:
+
+        async def agent(run, task):
+            async with run.step():
+                pass
+            async with run.step(**words) as step:
+                return step.wrap_up
+            return None
+
+        result = await gate.run(agent, "x", budgets=budgets)
+    assert not result.ok
+    assert result.details.get("partial") is (True if wraps else None)
+
+
 async def test_an_unknown_price_under_a_dollar_cap_stops_before_the_turn(gate):
     asked = []
 

@@ -129,7 +129,8 @@ class ModelTurn(Opened["ModelTurn"]):
             held = refused or held
         if isinstance(held, Stop):
             run.stop(held)
-            raise RunStopped(held.reason, held.message, details=held.details)
+            self.wrap_up = await run.begin_turn()  # or raises: most ask for this turn once
+            held = Reservation(0.0, 0, exact=False)
         self._held = held
         scope = run.scope
         if scope.tape is not None and (held.usd or held.tokens):
