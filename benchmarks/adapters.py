@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -38,6 +38,7 @@ from conformance.player import load_column  # noqa: E402
 
 import interlock  # noqa: E402 - the path is set above
 from benchmarks.figures import Figure  # noqa: E402
+from benchmarks.kit import calibrate  # noqa: E402
 
 __all__ = ["measure"]
 
@@ -47,6 +48,10 @@ MANY = 1_000_000
 CAPS = {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400}
 PRICE = {"input_usd_per_mtok": 0.01, "output_usd_per_mtok": 0.01}
 MODELS = {Wire.ANTHROPIC: "claude-sonnet-5-5"}
+
+
+class NotMeasured(Exception):
+    """A guarded run did not end as it should."""
 
 
 async def search_read(query: str) -> dict[str, Any]:
@@ -110,9 +115,10 @@ class Side:
         if keep:
             self.us[turns].append((time.process_time() - began) * 1e6)
 
-    def steps(self) -> list[float]:
-        """Return what one step cost, a figure a round."""
-        return [(b - a) / (LONG - SHORT) for a, b in zip(self.us[SHORT], self.us[LONG], strict=True)]
+    def steps(self, speeds: Sequence[float]) -> list[float]:
+        """Return what one step cost, a figure a round, scaled by how fast the core was in that round."""
+        rounds = zip(self.us[SHORT], self.us[LONG], speeds, strict=True)
+        return [(b - a) / (LONG - SHORT) * speed for a, b, speed in rounds]
 
 
 async def sides(column: Column, url: str, directory: Path, stack: AsyncExitStack) -> dict[str, Side]:
@@ -140,7 +146,7 @@ async def sides(column: Column, url: str, directory: Path, stack: AsyncExitStack
         async def run(turns: int) -> None:
             result = await column.guarded(job(turns, {"tenant_id": "acme", "agent_name": "triage"}), gate)
             if not result.ok:
-                raise SystemExit(f"{column.name}: the run ended with {result.reason}: {result.details}")
+                raise NotMeasured(f"the run ended with {result.reason}: {result.details}")
             await gate.house().store.flush()
 
         return run
@@ -157,11 +163,15 @@ async def framework(column: Column, url: str, directory: Path, rounds: int) -> t
             await side.sample(turns, keep=False)
         gc.collect()
         gc.freeze()
+        calibration_ms: list[float] = []
         for i in range(rounds * ROUNDS):
+            before = calibrate()
             for side, turns in order[i % len(order) :] + order[: i % len(order)]:
                 await side.sample(turns)
+            calibration_ms.append((before + calibrate()) / 2)
         gc.unfreeze()
-    bare, guarded, resumable = (found[name].steps() for name in ("bare", "guarded", "resumable"))
+    speeds = [min(calibration_ms) / ms for ms in calibration_ms]
+    bare, guarded, resumable = (found[name].steps(speeds) for name in ("bare", "guarded", "resumable"))
     step = statistics.median(bare)
     added = statistics.median(g - b for g, b in zip(guarded, bare, strict=True))
     kept = statistics.median(g - b for g, b in zip(resumable, bare, strict=True))
@@ -202,10 +212,10 @@ async def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
             try:
                 column = load_column(Place(name).column)
                 metadata.version(column.distribution)
-            except (ImportError, AttributeError, metadata.PackageNotFoundError) as error:
+                more, cases = await framework(column, url, Path(directory), rounds)
+            except (ImportError, metadata.PackageNotFoundError, NotMeasured) as error:
                 print(f"{name}: not measured: {error}", file=sys.stderr)
                 continue
-            more, cases = await framework(column, url, Path(directory), rounds)
             figures += more
             samples |= cases
             print(f"{name}: {more[0].value:.0f} µs, {more[1].value:.1f} %", file=sys.stderr, flush=True)
