@@ -65,7 +65,7 @@ class _Unopened(NoRun, MiddlewareFailure):
 
 
 def interlock_middleware(gate: Interlock) -> list[Any]:
-    """Return the middlewares that put an agent behind the gate: `Agent(…, middleware=[…, *interlock_middleware(gate)])`.
+    """Return the middlewares that put an agent behind the gate; `middleware=[…, *interlock_middleware(gate)]`.
 
     Args:
         gate: Its runs are those in which the agent may work: `gate.run`, or `gate.open_run`.
