@@ -12,6 +12,8 @@ from interlock.core.clock import SYSTEM
 from interlock.journal.replay import TurnRecord
 from interlock.journal.store import ClaimState, Fenced, RunState, Settlement
 from interlock.policy.approval import ApprovalRequest
+from interlock.stores import queue
+from interlock.stores.leases import QUIET_S
 from interlock.stores.pg_address import parse_address
 from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
@@ -190,6 +192,35 @@ class TestQueue:
             taken.append(row.run_id)
             busy[row.tenant_id] = busy.get(row.tenant_id, 0) + 1
         assert taken == ["r0", "r3", "r1", "r2"]
+
+    @pytest.mark.parametrize("make", ["file"], indirect=True)
+    async def test_an_idle_worker_searches_a_file_again_only_when_somebody_has_written(
+        self, stores, clock, monkeypatch
+    ):
+        ours, theirs = stores
+        searched = []
+        takeable = queue.takeable
+        monkeypatch.setattr(queue, "takeable", lambda *words: searched.append(1) or takeable(*words))
+
+        async def look():
+            searched.clear()
+            row = await ours.leases.take(["support"], None, {})
+            return bool(searched), None if row is None else row.run_id
+
+        assert [await look() for _ in range(3)] == [(True, None), (False, None), (False, None)]
+        await theirs.switches.lift("global", "", "kill", reason="nothing", actor="us")
+        await theirs.switches.set("global", "", "kill", reason="anything", actor="us")
+        assert [await look() for _ in range(2)] == [(True, None), (False, None)]
+        await theirs.leases.queue(new_run())
+        assert await look() == (True, "r1")
+        # A lease may run out though nobody writes.
+        assert [await look() for _ in range(2)] == [(True, None)] * 2
+        clock.advance(TTL_S)
+        assert (await theirs.leases.take(["support"], None, {})).run_id == "r1"
+        await theirs.end("r1", 2, RunState.ENDED, "success", {}, None)
+        assert [await look() for _ in range(2)] == [(True, None), (False, None)]
+        clock.advance(QUIET_S)
+        assert await look() == (True, None)
 
     async def test_only_what_this_worker_can_do_and_may(self, stores):
         ours, _ = stores

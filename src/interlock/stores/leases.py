@@ -20,6 +20,7 @@ from interlock.journal.ownership import Attempt, Lease
 from interlock.journal.store import Begun, NewRun, RunRow
 from interlock.stores import queue
 from interlock.stores.database import connect
+from interlock.stores.queue import Wanted
 from interlock.stores.reader import Reader
 from interlock.stores.runs import Holder, read_run
 from interlock.stores.seal import Seal, Unreadable
@@ -31,6 +32,8 @@ __all__ = ["Heartbeat", "SqliteLeases"]
 BEATS_A_LEASE = 3
 # What a renewal waits for another program's lock; the next beat tries again.
 PATIENCE_S = 1.0
+# For how long an idle worker believes that a file nobody has written to holds no run for it.
+QUIET_S = 5.0
 
 _RENEW = """update runs set lease_until_s = ?1, boot_id = ?2 where owner = ?3 and state = 'running'
 and run_id in (select value from json_each(?4))"""
@@ -53,6 +56,11 @@ class Heartbeat:
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no file: then nobody else can take a run, and no version of it is counted."""
+        return self._file is None
 
     def keep(self, lease: Lease) -> None:
         """Renew this lease from now on."""
@@ -159,6 +167,7 @@ class SqliteLeases:
         self._seal = seal
         self._holder = holder
         self._heartbeat = heartbeat
+        self._quiet: dict[int, tuple[int, float]] = {}
 
     def hold(self, run_id: str, fence: int, asked_s: float) -> Lease:
         """See `Ownership`."""
@@ -198,8 +207,8 @@ class SqliteLeases:
         without: Collection[str] = (),
     ) -> RunRow | None:
         """See `Ownership`."""
-        wanted = queue.Wanted(agents, tenants, busy, without)
-        if not await self._reader.read(queue.takeable, wanted, self._holder):
+        wanted = Wanted(agents, tenants, busy, without)
+        if not await self._worth_asking(wanted):
             return None
         now, asked_s = self._clock.wall(), self._clock.boot()
         taken = await self._writer.submit(queue.take, wanted, self._holder, now, asked_s)
@@ -211,6 +220,17 @@ class SqliteLeases:
         except Unreadable:
             task = None
         return read_run(row, self._seal, self._holder, task)
+
+    async def _worth_asking(self, wanted: Wanted) -> bool:
+        """Whether there is a run to take. An idle worker only sees whether anybody has written since."""
+        me, now_s = threading.get_ident(), self._holder.boot()  # versions are counted by connection, and so by thread
+        version, until_s = self._quiet.get(me, (None, 0.0))
+        there, quiet = await self._reader.read(queue.look, wanted, self._holder, version if now_s < until_s else None)
+        if quiet is None or self._heartbeat.in_memory:
+            self._quiet.pop(me, None)
+        elif quiet != version or now_s >= until_s:
+            self._quiet[me] = quiet, now_s + QUIET_S
+        return bool(there)
 
     def ring(self, bell: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 - a file calls nobody
         """See `Ownership`."""

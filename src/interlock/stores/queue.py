@@ -11,7 +11,19 @@ import orjson
 from interlock.journal.store import NewRun, RunState
 from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, one_run, reopen
 
-__all__ = ["Wanted", "attempts_of", "hand_back", "orphans", "queue", "reap", "requeue", "settled", "take", "takeable"]
+__all__ = [
+    "Wanted",
+    "attempts_of",
+    "hand_back",
+    "look",
+    "orphans",
+    "queue",
+    "reap",
+    "requeue",
+    "settled",
+    "take",
+    "takeable",
+]
 
 # How many runs of one look are considered: those of a tenant that waits behind a thousand of another included.
 _LOOKED_AT = 64
@@ -101,6 +113,21 @@ def _asked(wanted: Wanted, holder: Holder) -> dict[str, Any]:
 def takeable(db: sqlite3.Connection, wanted: Wanted, holder: Holder) -> list[tuple[Any, ...]]:
     """Return the runs that may be taken, the next one first; a reader can ask, so that an idle worker never writes."""
     return db.execute(_TAKEABLE, _asked(wanted, holder)).fetchall()
+
+
+def look(db: sqlite3.Connection, wanted: Wanted, holder: Holder, quiet_at: int | None) -> tuple[bool, int | None]:
+    """Return whether there is a run to take; if nothing is queued or running at all, the version of the file too.
+
+    Args:
+        quiet_at: That version, when nothing was: while it stands nothing can be there, and nothing is searched.
+    """
+    version = int(db.execute("pragma data_version").fetchone()[0])
+    if version == quiet_at:
+        return False, version
+    if takeable(db, wanted, holder):
+        return True, None
+    busy = db.execute("select 1 from runs where state in ('queued', 'running') limit 1").fetchone()
+    return False, version if busy is None else None
 
 
 def take(
