@@ -50,7 +50,7 @@ def test_backtest_judges_the_profile_that_is_named(typed, recorded):
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["agents.jsonl"], 2, "say --funnel"),
+        (["agents.jsonl", "--against", "nowhere.yaml"], 1, "nowhere.yaml"),
         (["--funnel"], 2, "PATH"),
         (["--funnel", "nowhere"], 1, "no such file or folder"),
         (["--funnel", "notes.jsonl"], 1, "nothing was read"),

@@ -37,6 +37,7 @@ VERBS = (
     Verb("Start", "drill", "drill", "See the incidents happen bare, and not happen under Interlock."),
     Verb("Look", "runs", "runs", "List runs, newest first; sum up what observing runs would have refused."),
     Verb("Look", "show", "show", "Show one run: why it ended, and its calls as a waterfall."),
+    Verb("Look", "explain", "explain", "Walk the decision tree over one run, and say what to type next."),
     Verb("Look", "doctor", "doctor", "Try the store, and say what could lose a record."),
     Verb("Act", "doubts", "doubts", "List writes of which nobody knows whether they happened."),
     Verb("Act", "settle", "doubts", "Close a doubt: it happened, or it did not."),

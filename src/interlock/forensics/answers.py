@@ -45,8 +45,8 @@ def missing_fields(seen: Seen) -> tuple[str, ...]:
     if not calls:
         if run.lost:
             return ("trace",)
-        told = run.turns or run.said or run.ours or run.stop_reason or run.error
-        return () if told else ("steps",)
+        told = any(run.said) or (run.turns and not run.said) or run.ours or run.stop_reason or run.error
+        return () if told else ("steps",) if not run.turns else ("messages",)
     lacking = {
         "tool": sum(not call.tool for call in calls),
         "args": sum(call.args is None and not call.args_hash for call in calls),

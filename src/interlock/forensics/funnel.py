@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from interlock.config.gate import Interlock
@@ -18,73 +18,15 @@ from interlock.config.sections import Settings
 from interlock.core.calls import Effect, Repeat, ToolSpec
 from interlock.core.clock import LoopClock, run_virtual
 from interlock.core.errors import RunStopped
-from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
-from interlock.forensics.effects import SetEffects, ToolEffect
+from interlock.forensics.driven import ASSUMED_TURN_S, DrivenRun, bursts_of, declared
+from interlock.forensics.effects import SetEffects
 from interlock.forensics.tape import Tape, arguments_of
 from interlock.forensics.traces import RecordedCall, RecordedRun, RecordedTurn
-from interlock.policy.globs import valid_tool_name
 from interlock.supervisor.observation import Observation
 from interlock.supervisor.run import Run
 
-__all__ = ["ASSUMED_TURN_S", "DrivenRun", "drive"]
-
-# A turn of unknown length still takes time: breakers and rate limits recover while a model thinks. Short enough
-# that the default profile's 250 steps never use up its 900 seconds.
-ASSUMED_TURN_S = 3.0
-
-
-@dataclass(slots=True)
-class DrivenRun:
-    """What became of a recorded run in the live funnel.
-
-    Attributes:
-        run: The recorded run.
-        reason: Why it ended; `success` when the recorded agent came to its end.
-        steps, proposed: Model turns and calls that were reached.
-        executed: Calls whose tool was asked; `attempts` counts each asking.
-        answered: Calls answered from the journal or the record instead. refused: calls refused.
-        stale: Reads answered from the record although the recorded tool had something else to say.
-        duplicates_recorded, duplicates_executed: Equal writes performed beyond the first, before and now.
-        transient_recorded, transient_seen: Passing failures the recorded model met, and still meets.
-        strayed: Attempts whose arguments the record does not know; always 0, or the funnel changed them.
-        stopped_at: Number of the call, from 1, at which the stop was decided, or None.
-        undeclared: Tools of which the effects say nothing: reads if the record says so, else writes.
-        message: The developer's sentence of the stop.
-    """
-
-    run: RecordedRun
-    reason: StopReason = StopReason.SUCCESS
-    steps: int = 0
-    proposed: int = 0
-    executed: int = 0
-    attempts: int = 0
-    answered: int = 0
-    refused: int = 0
-    stale: int = 0
-    duplicates_recorded: int = 0
-    duplicates_executed: int = 0
-    transient_recorded: int = 0
-    transient_seen: int = 0
-    strayed: int = 0
-    stopped_at: int | None = None
-    undeclared: tuple[str, ...] = ()
-    message: str = ""
-
-    @property
-    def recorded(self) -> int:
-        """Calls that the recorded agent made."""
-        return sum(1 for _ in self.run.calls)
-
-    @property
-    def saved(self) -> int:
-        """Calls that the recorded agent made and that no tool was asked for."""
-        return self.recorded - self.executed
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was ended before the recorded agent's end."""
-        return self.reason is not StopReason.SUCCESS
+__all__ = ["drive"]
 
 
 def drive(run: RecordedRun, settings: Settings, effects: SetEffects, *, recorded_time: bool = True) -> DrivenRun:
@@ -118,6 +60,7 @@ class _Driver:
         self._began_s = 0.0
         self._driven = DrivenRun(run)
         self._specs: dict[str, ToolSpec] = {}
+        self._seen: set[tuple[str, str, int]] = set()
 
     async def drive(self, settings: Settings) -> DrivenRun:
         self._began_s = self._clock.monotonic()
@@ -134,10 +77,8 @@ class _Driver:
         return self._judged(result)
 
     def _register(self, gate: Interlock) -> None:
-        for name in dict.fromkeys(call.tool for call in self._run.calls):
-            if not valid_tool_name(name):
-                continue  # models invent names that no tool can have; the funnel refuses them
-            effect = self._declared(name)
+        tools, self._driven.undeclared = declared(self._run, self._effects, infer=False)
+        for name, effect in tools.items():
             gate.tool(
                 name,
                 effect=effect.effect.value,
@@ -148,14 +89,6 @@ class _Driver:
             )(self._recorded_tool(name))
         # As the configuration sees them: it may know better.
         self._specs = {spec.name: spec for spec in gate.tools}
-
-    def _declared(self, name: str) -> ToolEffect:
-        """Return what our file says of a tool; where it is silent, what the record says of all its calls."""
-        if self._effects.states(name):
-            return self._effects.of(name)
-        self._driven.undeclared += (name,)
-        reads = all(call.write is False for call in self._run.calls if call.tool == name)
-        return ToolEffect(Effect.READ) if reads else self._effects.of(name)
 
     def _recorded_tool(self, name: str) -> Callable[..., Any]:
         tape = self._tape
@@ -195,7 +128,9 @@ class _Driver:
             raise
         if tape.attempts > before:
             driven.executed += 1
-            driven.transient_seen += not seen.ok and tape.is_transient(tape.last)
+            if not seen.ok and tape.is_transient(tape.last):
+                driven.transient_seen += 1
+                self._seen.add(tape.last_place)
         elif seen.ok:
             driven.answered += 1
             driven.stale += self._specs[call.tool].effect is Effect.READ and seen.value != tape.would_say(call)
@@ -211,6 +146,9 @@ class _Driver:
         driven.attempts = tape.attempts
         driven.strayed = tape.strayed
         driven.transient_recorded = sum(tape.is_transient(call) for call in self._run.calls)
+        bursts = bursts_of(self._run, tape.is_transient)
+        driven.bursts_recorded = len({b for places in bursts.values() for b in places if b is not None})
+        driven.bursts_seen = len({bursts[(tool, digest)][place] for tool, digest, place in self._seen} - {None})
         performed = Counter((c.tool, c.args_hash) for c in self._run.calls if tape.comes_back_as(c) is None)
         driven.duplicates_recorded = self._duplicates(performed)
         driven.duplicates_executed = self._duplicates(tape.performed)

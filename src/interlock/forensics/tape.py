@@ -13,10 +13,10 @@ from typing import Any
 from interlock.forensics.effects import SetEffects
 from interlock.forensics.traces import RecordedCall, RecordedRun, args_hash, text_hash
 
-__all__ = ["RecordedFailure", "Tape", "arguments_of"]
+__all__ = ["TRANSIENT", "RecordedFailure", "Tape", "arguments_of"]
 
 # Passing failures: asking again may bring another answer.
-_TRANSIENT = frozenset({429, 500, 502, 503, 504, "timeout"})
+TRANSIENT = frozenset({429, 500, 502, 503, 504, "timeout"})
 
 Key = tuple[str, str]
 
@@ -35,7 +35,8 @@ class Tape:
     Attributes:
         attempts: How often a tool was really asked.
         performed: Answers given, by (tool, arguments hash): what the recorded world would have executed.
-        last: The recorded call whose answer was given last.
+        last: The recorded call whose answer was given last; last_place: its tool, its arguments' hash, and the how
+            manieth of these calls it is, from 0.
         strayed: Attempts with arguments that the record does not have; always 0, or the funnel changed them.
     """
 
@@ -43,6 +44,7 @@ class Tape:
         self.attempts = 0
         self.strayed = 0
         self.last: RecordedCall | None = None
+        self.last_place = ("", "", 0)
         self.performed: dict[Key, int] = {}
         self._effects = effects
         self._recorded: dict[Key, list[RecordedCall]] = {}
@@ -71,9 +73,10 @@ class Tape:
         place = self._own.get(key, 0)
         given = self._given.get(key)
         if given is not None:
-            place = max(place, given + (self.comes_back_as(recorded[given]) in _TRANSIENT))
+            place = max(place, given + (self.comes_back_as(recorded[given]) in TRANSIENT))
         place = self._given[key] = min(place, len(recorded) - 1)
         call = self.last = recorded[place]
+        self.last_place = (call.tool, call.args_hash, place)
         failure = self.comes_back_as(call)
         text = _whole(call)
         if failure == "timeout":
@@ -96,7 +99,7 @@ class Tape:
 
     def is_transient(self, call: RecordedCall | None) -> bool:
         """Whether this recorded call met a passing failure."""
-        return call is not None and self.comes_back_as(call) in _TRANSIENT
+        return call is not None and self.comes_back_as(call) in TRANSIENT
 
 
 def arguments_of(call: RecordedCall) -> dict[str, Any]:

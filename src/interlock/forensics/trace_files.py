@@ -23,7 +23,7 @@ from interlock.forensics.split import pieces
 from interlock.forensics.store_runs import runs_of_store
 from interlock.forensics.traces import Broken, RecordedRun
 
-__all__ = ["Prefer", "TraceFile", "trace_files"]
+__all__ = ["Prefer", "TraceFile", "Watch", "trace_files"]
 
 Prefer = Literal["normalized", "records"]
 Watch = Callable[[int], None]

@@ -44,6 +44,7 @@ class RecordedCall:
         duration_s: From the question to the answer, where known.
         status: What the record itself calls the outcome (`denied`, `replayed`, …); "" where it has no word.
         key: Idempotency key or key of the effect, as recorded; "" where there is none.
+        reason: Stop reason that the record gives for this call; "" where it gives none.
     """
 
     tool: str
@@ -57,6 +58,7 @@ class RecordedCall:
     duration_s: float | None = None
     status: str = ""
     key: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,4 +136,11 @@ def _found(branch: Branch, seen: Seen) -> Iterator[Finding]:
             why = f"the run ended with {reason}"
             yield Finding(branch.category, reason.value, last.step if last else 0, tool, args_hash, why, 1.0)
     for finds in branch.finds:
-        yield from finds(seen)
+        for finding in finds(seen):
+            # The supervisor has judged what happened under its eyes; what we infer beside it decides nothing.
+            yield finding._replace(decides=False) if run.ours and not _on_record(finding) else finding
+
+
+def _on_record(finding: Finding) -> bool:
+    """Whether a finding is what the live verdict was made of too: a doubt on record, or rows that were lost."""
+    return finding.category is Category.NO_OBSERVABILITY or (finding.reason == "outcome_unknown" and not finding.tool)

@@ -160,4 +160,5 @@ def _call(row: Mapping[str, Any], began: float | None) -> RecordedCall:
         duration_s=duration_s,
         status=status,
         key=str(row.get("key") or ""),
+        reason=str(row.get("reason") or ""),
     )
