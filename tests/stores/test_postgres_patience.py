@@ -164,3 +164,33 @@ async def test_the_server_lets_go_of_what_a_stopped_or_dead_process_holds(opened
         "current_setting('client_connection_check_interval')"
     )
     assert tuple(row) == ("10s", "2s")
+
+
+async def test_of_two_that_try_a_request_again_at_one_moment_one_does(opened, pg_server, pg_url):
+    """The second has waited for the first, and must see what the first has made of the request."""
+    ours, theirs = opened(), opened()
+    await ours.begin(new_run("r1", "q1"))
+    assert await ours.end("r1", 1, RunState.ENDED, "tool_failed", {}, None)
+    async with locked(pg_url, f"select 1 from {parse_address(pg_url).schema}.requests for update"):
+        both = [
+            asyncio.ensure_future(store.begin(new_run(name, "q1"), retry=True))
+            for store, name in ((ours, "r2"), (theirs, "r3"))
+        ]
+        await waiting(pg_server, 2)
+    begun = await asyncio.gather(*both)
+    assert sorted(one.fresh for one in begun) == [False, True]
+    assert begun[0].row.run_id == begun[1].row.run_id
+    assert len(await ours.runs(state=RunState.RUNNING)) == 1
+
+
+async def test_a_lease_is_not_taken_for_renewed_where_the_run_was_taken_meanwhile(opened, pg_server, pg_url):
+    """The renewal has waited for the one who took it, and began when it was still ours."""
+    store = opened(lease_ttl_s=3600.0)
+    await store.begin(new_run())
+    lease = store.leases.hold("r1", 1, 0.0)
+    schema = parse_address(pg_url).schema
+    async with locked(pg_url, f"update {schema}.runs set fence = 2, owner = 'another'"):
+        confirmed = asyncio.ensure_future(store.leases.confirm(lease))
+        await waiting(pg_server, 1)
+    assert not await confirmed
+    assert lease.lost

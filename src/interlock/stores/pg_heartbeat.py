@@ -31,13 +31,15 @@ BEATS_A_LEASE = 3
 RETRY_S = 0.1
 
 # A renewal need not be on the disk: after a restart of the server no lease runs out before its time has passed.
-# Rows are locked in the order in which ends of runs lock them, so that neither waits for the other.
+# Rows are locked in the order in which ends of runs lock them, so that neither waits for the other. Ours is what was
+# renewed, and not what seemed to be ours when the statement began: it may have waited for somebody who took the run.
 _RENEW = """with quick as materialized (select set_config('synchronous_commit', 'off', true)),
 held as materialized (select r.run_id from quick, {s}.runs r
   where r.owner = $1 and r.state = 'running' and r.run_id = any($3::text[]) order by r.run_id for no key update of r),
 renewed as (update {s}.runs r set lease_until_s = {s}.now_s() + $2 from held
-  where r.run_id = held.run_id and r.owner = $1 and r.state = 'running')
-select run_id, fence, state = 'running' and owner = $1, {s}.now_s() from {s}.runs where run_id = any($3::text[])"""
+  where r.run_id = held.run_id and r.owner = $1 and r.state = 'running' returning r.run_id, r.fence)
+select run_id, coalesce(n.fence, r.fence), n.fence is not null, {s}.now_s()
+from {s}.runs r left join renewed n using (run_id) where run_id = any($3::text[])"""
 
 
 class PgHeartbeat:

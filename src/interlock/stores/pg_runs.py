@@ -41,15 +41,20 @@ fresh as (insert into {{s}}.requests as q (tenant_id, request_id, path, request_
 made as ({_INSERT} from clock, asked a join fresh f using (run_id) order by a.n returning {RUN_COLUMNS})
 select (select count(*) from mine), a.n, r.* from asked a left join made r using (run_id) order by a.n"""
 
+# Who waits here for another sees what that one has made of the request only by a statement of its own, after it.
+_HOLD = """select 1 from unnest($1::text[], $2::text[], $3::text[]) as a (tenant_id, request_id, path)
+  join {s}.requests q using (tenant_id, request_id, path) order by q.tenant_id, q.request_id, q.path for update of q"""
 _STANDING = f"""
 select q.request_time_ms, r.last_op, {RUN_COLUMNS} from {{s}}.requests q left join {{s}}.runs r on r.run_id = q.run_id
-where q.tenant_id = $1 and q.request_id = $2 and q.path = $3 for update of q"""
+where q.tenant_id = $1 and q.request_id = $2 and q.path = $3"""
 
 # A child is begun by the owner of its root alone. The lock holds a take-over up until the child's row is written.
 _OWNS = "select 1 from {s}.runs where run_id = $1 and fence = $2 and state = 'running' for key share"
 
-_CLOSE = """update {s}.runs set state = 'ended', reason = coalesce(reason, 'abandoned'), ended_at = {s}.now_s()
-where run_id = $1 and tenant_id = $2 and state <> 'ended'"""
+# Locked as for a take-over: no intent of the run that is replaced is committed beside it.
+_CLOSE = """with held as materialized (select run_id from {s}.runs where run_id = $1 and tenant_id = $2 for update)
+update {s}.runs r set state = 'ended', reason = coalesce(reason, 'abandoned'), ended_at = {s}.now_s()
+from held where r.run_id = held.run_id and state <> 'ended'"""
 
 _REPLACE = f"""
 with {MINE}, {_ASKED},
@@ -192,8 +197,9 @@ class RunStatements:
     def __init__(self, schema: str, holder: Holder) -> None:
         self._holder = (holder.owner, holder.ttl_s)
         self._takeover = TakeOver(schema, holder)
-        self._begin, self._standing, self._owns, self._close, self._replace, self._end, self._trace = (
-            text.replace("{s}", schema) for text in (_BEGIN, _STANDING, _OWNS, _CLOSE, _REPLACE, _END, _TRACE)
+        texts = (_BEGIN, _HOLD, _STANDING, _OWNS, _CLOSE, _REPLACE, _END, _TRACE)
+        self._begin, self._hold, self._standing, self._owns, self._close, self._replace, self._end, self._trace = (
+            text.replace("{s}", schema) for text in texts
         )
 
     async def begin(
@@ -212,7 +218,9 @@ class RunStatements:
             work.outcome = (True, row)
             if row[0] is None:
                 known.append(work)
-        for work in sorted(known, key=_request_of):
+        if known:
+            await db.execute(self._hold, *zip(*map(_request_of, known), strict=True))
+        for work in known:
             work.outcome = await self._begin_again(db, writer, work.row)
             answered()
         return True
