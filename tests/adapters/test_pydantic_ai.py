@@ -43,8 +43,12 @@ class Script:
         self.told = []
         self.offered = []
 
+    def see(self, info):
+        """Look at what the model is offered."""
+
     def _say(self, messages, info):
         self.asked += 1
+        self.see(info)
         self.offered.append([tool.name for tool in info.function_tools])
         self.told += [part for part in messages[-1].parts if isinstance(part, ToolReturnPart)]
         n = sum(isinstance(message, ModelResponse) for message in messages)
@@ -114,6 +118,21 @@ async def test_a_lost_answer_is_asked_for_again_under_one_key(opened, stream):
     assert (result.reason, result.output, result.steps, result.tool_calls) == (StopReason.SUCCESS, "done", 2, 1)
     assert (remote.effects, remote.sends) == (["a"], 2)
     assert script.texts() == ['{"n":1}']
+
+
+async def test_an_undecorated_tool_that_takes_a_key_gets_it_and_the_model_does_not_see_it(opened):
+    gate, remote, schemas = opened(writes={"create_ticket": {"on_unknown": "resend"}}), Remote(lost=1), []
+
+    def create_ticket(title: str, *, idempotency_key: str) -> dict:
+        return remote.act(title, idempotency_key)
+
+    script = Script([("create_ticket", {"title": "a"}), ("create_ticket", {"title": "b", "idempotency_key": "my own"})])
+    script.see = lambda info: schemas.append(info.function_tools[0].parameters_json_schema)
+    result = await run(gate, script.agent(gate, [create_ticket]))
+    assert result.reason is StopReason.SUCCESS
+    assert (remote.effects, remote.sends) == (["a", "b"], 3)
+    assert all(key.startswith("il1_") for key in remote.keys)
+    assert (list(schemas[0]["properties"]), schemas[0]["required"]) == (["title"], ["title"])
 
 
 @pytest.mark.parametrize("stream", [False, True])

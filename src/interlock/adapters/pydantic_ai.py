@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.packages import needs, tested
-from interlock.adapters.pydantic_ai_tools import GuardedToolset, declared_effect, function_of, guarded_call
+from interlock.adapters.pydantic_ai_tools import (
+    GuardedToolset,
+    declared_effect,
+    function_of,
+    guarded_call,
+    wants_key,
+    with_placeholder,
+    without_key,
+)
 from interlock.adapters.pydantic_ai_values import AgentStopped, Billing, as_output, as_partial, as_task
 from interlock.adapters.seam import Seam
 from interlock.config.gate import Interlock
@@ -217,6 +225,10 @@ class InterlockCapability(AbstractCapability[Any]):
 
     # -- tools
 
+    async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:  # noqa: ARG002 - the framework passes it
+        """Hide the argument `idempotency_key`, which the gate fills."""
+        return [without_key(tool_def) for tool_def in tool_defs]
+
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """Put every tool that the framework executes behind the gate."""
         return GuardedToolset(toolset, self.call_tool)
@@ -240,7 +252,7 @@ class InterlockCapability(AbstractCapability[Any]):
     ) -> dict[str, Any]:
         """Put calls whose arguments do not fit on record; the framework asks the model to correct them."""
         try:
-            return await handler(args)
+            return await handler(with_placeholder(args) if wants_key(tool_def) else args)
         except (ValidationError, ModelRetry):
             run = self.run
             if run is not None and not ctx.partial_output:

@@ -13,19 +13,31 @@ from interlock.adapters import idempotency_key
 from interlock.adapters.outcome import Outcome
 from interlock.adapters.packages import needs
 from interlock.adapters.seam import Seam
-from interlock.gateway.tools import Tool
+from interlock.adapters.values import parsed
+from interlock.gateway.tools import KEY, Tool
 from interlock.supervisor.run import Run
 
 with needs("pydantic-ai"):
     from pydantic_ai import AbstractToolset, ApprovalRequired, CallDeferred, ModelRetry, ToolFailed, ToolReturn
     from pydantic_ai.exceptions import SkipToolExecution
+    from pydantic_ai.tools import ToolDefinition
     from pydantic_ai.toolsets import WrapperToolset
 
-__all__ = ["GuardedToolset", "declared_effect", "function_of", "guarded_call"]
+__all__ = [
+    "GuardedToolset",
+    "declared_effect",
+    "function_of",
+    "guarded_call",
+    "wants_key",
+    "with_placeholder",
+    "without_key",
+]
 
 # The framework's own control flow. Nothing was done when a tool raises one of these of its own accord.
 _CONTROL = (ModelRetry, ToolFailed, CallDeferred, ApprovalRequired, SkipToolExecution)
 _SAID = (ModelRetry, ToolFailed)
+# Marks a tool whose argument `idempotency_key` was hidden from the model.
+_WANTS_KEY = "interlock.idempotency_key"
 _RETURN: TypeAdapter[Any] = TypeAdapter(ToolReturn)
 
 
@@ -71,10 +83,15 @@ async def guarded_call(
     if timeout_s is not None:
         # The gate cuts instead: a thread that is cut by the framework is lost, and its answer with it.
         tool = replace(tool, tool_def=replace(tool.tool_def, timeout=math.inf))
+    keyed = wants_key(tool.tool_def)
+    if keyed:
+        args = {name: value for name, value in args.items() if name != KEY}
     wrapped: ToolReturn[Any] | None = None
 
     async def handler(pristine: dict[str, Any]) -> Any:
         nonlocal wrapped
+        if keyed:
+            pristine[KEY] = idempotency_key() or ""
         value = await _performed(toolset, name, pristine, ctx, tool)
         if not isinstance(function, Tool) or not isinstance(value, ToolReturn):
             return value
@@ -132,6 +149,29 @@ def _source(tool: Any) -> Any:
     while (inner := getattr(tool, "source_tool", None)) is not None:
         tool = inner
     return tool
+
+
+def without_key(tool_def: ToolDefinition) -> ToolDefinition:
+    """Return what the model sees of a tool: not the argument `idempotency_key`, which the gate fills."""
+    schema = tool_def.parameters_json_schema
+    properties = schema.get("properties")
+    if not properties or KEY not in properties:
+        return tool_def
+    shown = {**schema, "properties": {name: said for name, said in properties.items() if name != KEY}}
+    if KEY in shown.get("required", ()):
+        shown["required"] = [name for name in shown["required"] if name != KEY]
+    return replace(tool_def, parameters_json_schema=shown, metadata={**(tool_def.metadata or {}), _WANTS_KEY: True})
+
+
+def wants_key(tool_def: ToolDefinition) -> bool:
+    """Whether the gate fills this tool's argument `idempotency_key`."""
+    return bool(tool_def.metadata) and _WANTS_KEY in tool_def.metadata
+
+
+def with_placeholder(args: Any) -> Any:
+    """Return the model's arguments as a tool that takes a key accepts them."""
+    given = parsed(args)
+    return {**given, KEY: ""} if isinstance(given, dict) else args
 
 
 def _timeout_s(tool: Any, source: Any) -> float | None:

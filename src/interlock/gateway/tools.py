@@ -18,7 +18,7 @@ from interlock.core.errors import ConfigError, NoRun
 from interlock.policy.globs import valid_tool_name
 from interlock.validation.schemas import compile_inputs, compile_output
 
-__all__ = ["Attempt", "Caller", "Registry", "Tool", "attempt_under_way", "current_run"]
+__all__ = ["KEY", "Attempt", "Caller", "Registry", "Tool", "attempt_under_way", "current_run"]
 
 KEY = "idempotency_key"
 _NO_DOTS = re.compile(r"[^A-Za-z0-9_-]")
