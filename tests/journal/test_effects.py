@@ -257,6 +257,9 @@ class TestUnknown:
 
 
 class TestResend:
+    def tool(self, **words):
+        return write(on_unknown=OnUnknown.RESEND, takes_key=True, **words)
+
     async def test_a_doubt_is_sent_again_under_the_same_key_while_the_remote_remembers_it(self, desk):
         propose = desk.guarded(write(on_unknown=OnUnknown.RESEND, takes_key=True))
         run = await desk.run()
@@ -303,6 +306,43 @@ class TestResend:
         with pytest.raises(OutcomeUnknown):
             await propose(run, title="x")
         assert len(desk.remote.keys) == 2
+
+    async def test_between_two_attempts_of_one_call_the_window_counts_too(self, desk):
+        desk.max_attempts = 3
+
+        async def lost_for_long():
+            desk.clock.advance(101.0)
+            return "lost"
+
+        desk.remote.plan = [lost_for_long]
+        propose = desk.guarded(self.tool())
+        with pytest.raises(OutcomeUnknown, match="dedupe_window_s"):
+            await propose(await desk.run(), title="x")
+        assert len(desk.remote.keys) == 1
+        assert (await only_claim(desk)).state is ClaimState.IN_DOUBT
+
+    async def test_attempts_that_were_proved_not_performed_know_no_window(self, desk):
+        desk.max_attempts = 3
+
+        async def refused_after_long():
+            desk.clock.advance(101.0)
+            return "refused"
+
+        desk.remote.plan = [refused_after_long]
+        propose = desk.guarded(self.tool())
+        assert (await propose(await desk.run(), title="x")).status == "success"
+
+    async def test_between_two_attempts_a_declared_lookup_decides_after_the_window(self, desk):
+        desk.max_attempts = 3
+
+        async def lost_for_long():
+            desk.clock.advance(101.0)
+            return "lost"
+
+        desk.remote.plan = [lost_for_long]
+        propose = desk.guarded(self.tool(lookup=desk.remote.lookup))
+        assert (await propose(await desk.run(), title="x")).value == {"id": 1}
+        assert len(desk.remote.keys) == 1
 
     async def test_a_natural_write_may_always_be_repeated(self, desk):
         propose = desk.guarded(write(on_unknown=OnUnknown.RESEND, natural=True))
@@ -445,13 +485,63 @@ class TestLookup:
         assert (answer.value, answer.status) == ({"id": 1}, "replayed")
         assert len(desk.remote.keys) == 1
 
-    async def test_what_a_lookup_returns_is_checked_like_the_tool_s_own_answer(self, desk):
+    async def test_what_cannot_be_the_tool_s_output_proves_nothing(self, desk):
         propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lambda **_: float("nan")))
         desk.remote.plan = ["lost"]
-        with pytest.raises(ToolOutputInvalid):
+        with pytest.raises(OutcomeUnknown, match="cannot be the tool's output"):
             await propose(await desk.run(), title="x")
         claim = await only_claim(desk)
-        assert (claim.state, claim.verified) == (ClaimState.DONE, False)
+        assert claim.state is ClaimState.IN_DOUBT
+        assert claim.evidence[-1] == {"by": "lookup", "why": "lookup returned what cannot be the tool's output"}
+
+    @pytest.mark.parametrize("key", ["il1_of_another", "its own"])
+    async def test_an_answer_that_names_another_key_is_of_another_write(self, desk, key):
+        def lookup(title, *, idempotency_key):
+            return {"id": 1, "idempotency_key": idempotency_key if key == "its own" else key}
+
+        propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lookup))
+        desk.remote.plan = ["lost"]
+        if key == "its own":
+            assert (await propose(await desk.run(), title="x")).value["id"] == 1
+            return
+        with pytest.raises(OutcomeUnknown, match="another idempotency key"):
+            await propose(await desk.run(), title="x")
+        assert (await only_claim(desk)).state is ClaimState.IN_DOUBT
+
+    @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+    async def test_a_wall_clock_that_jumps_neither_hurries_a_no_nor_holds_it_up(self, desk, jump_s):
+        async def lookup(title):
+            if not desk.remote.lookups:
+                desk.clock.jump_wall(jump_s)
+            return desk.remote.lookup(title=title)
+
+        propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lookup))
+        desk.remote.plan = ["gone"]
+        began_s = desk.clock.monotonic()
+        assert (await propose(await desk.run(), title="x")).status == "success"
+        assert desk.clock.monotonic() - began_s == pytest.approx(15.0)
+
+    async def test_a_no_that_comes_late_says_nothing_of_what_was_sent_since(self, desk):
+        """Another process has sent the write once more while this one asked."""
+        run = await desk.run()
+        key = None
+
+        async def lookup(title):
+            if key is not None:
+                assert await desk.store.resend(key, run.run_id, run.fence) is None
+
+        propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lookup))
+        run.deadline_s = desk.clock.monotonic() + 1.0  # it cannot wait for a "no" to count
+        desk.remote.plan = ["gone"]
+        with pytest.raises(OutcomeUnknown):
+            await propose(run, title="x")
+        key = (await only_claim(desk)).key
+        desk.clock.advance(60.0)
+        run.deadline_s = desk.clock.monotonic() + 900.0
+        with pytest.raises(OutcomeUnknown, match="sent again"):
+            await propose(run, title="x")
+        assert (await only_claim(desk)).state is ClaimState.INTENT
+        assert len(desk.remote.keys) == 1
 
 
 class TestUnverified:

@@ -8,10 +8,11 @@ import pytest
 import interlock
 from interlock import StopReason
 from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError
+from interlock.journal.rounds import RoundOptions
 from interlock.journal.store import ClaimState, RunState, Settlement
 from interlock.supervisor.worker import WorkerOptions
 
-QUICK = {"poll_s": 0.01, "parked_s": 0.01}
+QUICK = {"poll_s": 0.01, "parked_s": 0.01, "doubts_s": 0.01}
 
 
 @pytest.fixture
@@ -153,6 +154,108 @@ async def test_a_settled_doubt_lets_a_worker_go_on(gate):
         await gate.house().store.settle(key, Settlement(ClaimState.DONE, b'"looked"', by="anna"))
         row = await until(gate, run_id, RunState.ENDED)
     assert (row.reason, row.output, sent) == ("success", b'"looked"', ["x"])
+
+
+async def test_a_look_up_closes_a_doubt_and_the_run_goes_on_without_a_person(gate):
+    sent, known = [], {}
+
+    async def find(text, *, idempotency_key):
+        if not known:
+            raise ConnectionError
+        return known.get(idempotency_key)
+
+    @gate.tool("post", effect="write", lookup=find, settle_s=0.0)
+    async def post(text: str) -> str:
+        sent.append(text)
+        raise TimeoutError
+
+    async def agent(run, task):
+        return await run.call("post", {"text": task})
+
+    run_id = await gate.submit("agent", "x")
+    async with working(gate, agent=agent) as worker:
+        worker._rounds._options = RoundOptions(first_s=0.01)
+        await until(gate, run_id, RunState.PARKED)
+        (claim,) = await gate.house().store.claims_of(run_id)
+        known[claim.sent_key] = "T-1"
+        row = await until(gate, run_id, RunState.ENDED)
+    (claim,) = await gate.house().store.claims_of(run_id)
+    assert (row.reason, row.output, sent, claim.settled_by) == ("success", b'"T-1"', ["x"], "lookup")
+
+
+async def test_a_parked_run_that_cannot_be_gone_on_with_stays_parked(gate):
+    @gate.tool("post", effect="write", allow=True)
+    async def post(text: str) -> str:
+        raise TimeoutError
+
+    async def agent(run, task):
+        async with run.step():
+            pass  # its reply is not recorded
+        await run.call("post", {"text": task})
+
+    run_id = await gate.submit("agent", "x")
+    other = await gate.submit("other", "y")
+    async with working(gate, agent=agent) as worker:
+        row = await until(gate, run_id, RunState.PARKED)
+        key = bytes.fromhex(row.record["details"]["doubts"][0])
+        await gate.house().store.settle(key, Settlement(ClaimState.DONE, b'"looked"', by="anna"))
+        async with asyncio.timeout(20.0):
+            while run_id not in worker._caretaker._stuck:  # noqa: ASYNC110 - the worker's
+                await asyncio.sleep(0.01)
+    assert (await gate.house().store.run(run_id)).state is RunState.PARKED
+    assert (await gate.house().store.run(other)).state is RunState.QUEUED
+
+
+class TestLimits:
+    async def peak(self, gate, ids, **words):
+        """Run everything, and return how many were under way at once: of acme, and of all."""
+        under_way, most, in_all = [], 0, 0
+
+        async def agent(run, task):
+            nonlocal most, in_all
+            under_way.append(run.tenant_id)
+            most, in_all = max(most, under_way.count("acme")), max(in_all, len(under_way))
+            await asyncio.sleep(0.03)
+            under_way.remove(run.tenant_id)
+
+        async with working(gate, agent=agent, **words):
+            for run_id in ids:
+                await until(gate, run_id, RunState.ENDED)
+        return most, in_all
+
+    async def submit(self, gate):
+        tenants = ["acme"] * 5 + ["globex"] * 3
+        return [await gate.submit("agent", n, tenant_id=tenant) for n, tenant in enumerate(tenants)]
+
+    async def test_a_worker_s_own_limit_of_a_tenant(self, gate):
+        assert await self.peak(gate, await self.submit(gate), per_tenant=1) == (1, 2)
+
+    async def test_a_tenant_at_its_cap_takes_no_place_from_others(self, make):
+        capped = {"tenants": {"acme": {"budgets": {"max_concurrent_runs": 1}}}}
+        async with make(**capped) as gate:
+            assert await self.peak(gate, await self.submit(gate), concurrency=2) == (1, 2)
+
+    async def test_the_cap_of_a_tenant_holds_over_two_workers(self, make):
+        capped = {"tenants": {"acme": {"budgets": {"max_concurrent_runs": 1}}}}
+        under_way, most = 0, 0
+
+        async def agent(run, task):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.03)
+            under_way -= 1
+
+        async with make(**capped) as one, make(**capped) as two:
+            ids = [await one.submit("agent", n, tenant_id="acme") for n in range(4)]
+            async with working(one, agent=agent), working(two, agent=agent):
+                for run_id in ids:
+                    await until(one, run_id, RunState.ENDED)
+        assert most == 1
+
+    def test_a_limit_below_one_is_refused(self):
+        with pytest.raises(ConfigError, match="per_tenant"):
+            WorkerOptions(per_tenant=0)
 
 
 async def test_a_task_that_was_not_kept_ends_its_run_with_a_word(gate):

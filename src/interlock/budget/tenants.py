@@ -6,7 +6,7 @@ dying in between leaves the reservation charged. Without the store a capped tena
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -46,6 +46,10 @@ class TenantStore(Protocol):
         """Take one of `cap` places for a run; places of processes that are gone do not count."""
         ...
 
+    async def places(self, tenant_ids: Collection[str]) -> dict[str, int]:
+        """Return how many places of each of these tenants are taken; those of processes that are gone do not count."""
+        ...
+
     def leave_soon(self, tenant_id: str, run_id: str) -> None:
         """Give a run's place back, without waiting."""
         ...
@@ -64,13 +68,14 @@ class TenantBudgets:
     """The caps of all tenants of one gate.
 
     Args:
-        caps_of: Returns the caps of a tenant, or None where it has none.
+        caps: By tenant, of those that have any.
     """
 
-    def __init__(self, store: TenantStore, clock: Clock, caps_of: Callable[[str], TenantCaps | None]) -> None:
+    def __init__(self, store: TenantStore, clock: Clock, caps: Mapping[str, TenantCaps]) -> None:
         self._store = store
         self._clock = clock
-        self._caps_of = caps_of
+        self._caps_of = caps.get
+        self._crowded = {name: cap.max_concurrent_runs for name, cap in caps.items() if cap.max_concurrent_runs}
 
     def dollar_cap(self, tenant_id: str) -> float | None:
         """Return the dollars a day that the tenant may spend, or None."""
@@ -103,6 +108,13 @@ class TenantBudgets:
                 return caps.max_concurrent_runs
             await self._clock.sleep(WAIT_POLL_S)
         return None
+
+    async def full(self, busy: Mapping[str, int]) -> list[str]:
+        """Return the tenants that may have no more run under way at present; `busy`: runs of theirs that are ours."""
+        if not self._crowded:
+            return []
+        taken = await self._store.places(self._crowded)
+        return [name for name, cap in self._crowded.items() if max(taken.get(name, 0), busy.get(name, 0)) >= cap]
 
     def leave(self, tenant_id: str, run_id: str) -> None:
         """Give the place of a run back."""

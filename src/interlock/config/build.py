@@ -34,6 +34,7 @@ from interlock.gateway.tools import Registry
 from interlock.journal.effects import EffectOptions, Effects
 from interlock.journal.inflight import InFlight
 from interlock.journal.ownership import Ownership, hold_on
+from interlock.journal.rounds import Rounds
 from interlock.policy.allowlist import Allowlist, Policy
 from interlock.policy.approval import ApprovalOptions, Approvals
 from interlock.policy.globs import GlobSet
@@ -92,6 +93,7 @@ class House:
     switches: Switches
     admission: Admission
     inflight: InFlight
+    rounds: Rounds
     perform: Perform
     sinks: _Sinks
     clock: Clock
@@ -141,7 +143,8 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
         clock, limits_for(settings), breaker_for(settings), pool, settings.tools.max_abandoned_threads
     )
     inflight, perform = InFlight(store), Perform(pool)
-    funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, pool, inflight, perform, redactor)
+    effects = _effects(settings, store, clock, pool, inflight)
+    funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, effects, perform, redactor)
     gateway = Gateway(
         funnel,
         registry,
@@ -156,6 +159,7 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
         switches=switches,
         admission=admission,
         inflight=inflight,
+        rounds=Rounds(effects.ledger, lambda name: _tool_of(registry, declarations, name)),
         perform=perform,
         sinks=sinks,
         clock=clock,
@@ -164,22 +168,9 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
     )
 
 
-def _funnel(
-    settings: Settings,
-    store: Store,
-    clock: Clock,
-    sinks: _Sinks,
-    policy: Policy,
-    switches: Switches,
-    admission: Admission,
-    pool: ToolThreads,
-    inflight: InFlight,
-    perform: Perform,
-    redactor: Redactor,
-) -> Funnel:
+def _effects(settings: Settings, store: Store, clock: Clock, pool: ToolThreads, inflight: InFlight) -> Effects:
     tools = settings.tools
-    exempt = GlobSet(settings.agent.loop_detection.exempt, key="agent.loop_detection.exempt")
-    effects = Effects(
+    return Effects(
         store,
         clock,
         EffectOptions(
@@ -195,6 +186,22 @@ def _funnel(
         accept=lambda tool, value: OutputCheck(tool, tools.max_output_bytes).accept(value),
         in_thread=pool.submit,
     )
+
+
+def _funnel(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    sinks: _Sinks,
+    policy: Policy,
+    switches: Switches,
+    admission: Admission,
+    effects: Effects,
+    perform: Perform,
+    redactor: Redactor,
+) -> Funnel:
+    tools = settings.tools
+    exempt = GlobSet(settings.agent.loop_detection.exempt, key="agent.loop_detection.exempt")
     return Funnel(
         recorder=Recorder(sinks.metrics, sinks.lines, () if sinks.keeper is None else (sinks.keeper.call,)),
         switches=SwitchGuard(switches),
@@ -287,6 +294,12 @@ def _before_attempt(
         return asked(first, call)
 
     return before_attempt
+
+
+def _tool_of(registry: Registry, declarations: Declarations, name: str) -> ToolSpec | None:
+    """Return a tool of this process, as the file sees it."""
+    spec = registry.get(name)
+    return None if spec is None else declarations.settled(spec)
 
 
 def _performed(error: BaseException, tool: ToolSpec) -> tuple[str, str]:

@@ -32,6 +32,9 @@ class Declarations:
         self._writes = PerTool[WriteSettings](tools.writes, key="tools.writes")
         self._scopes = PerTool[tuple[str, ...]](tools.scopes, key="tools.scopes")
         self._outcome = PerTool[Mapping[int, str]](tools.outcome, key="tools.outcome")
+        self._timeouts = PerTool[float](
+            {name: s for name, s in tools.timeouts_s.items() if name != "default"}, key="tools.timeouts_s"
+        )
         self._invariants = PerTool[tuple[str, ...]](tools.invariants, key="tools.invariants")
         self._required = GlobSet(tools.idempotency_required, key="tools.idempotency_required")
 
@@ -61,6 +64,9 @@ class Declarations:
         scopes = self._scopes.get(name)
         if scopes is not None:
             changes["scopes"] = spec.scopes | frozenset(scopes)
+        timeout_s = self._timeouts.get(name)
+        if timeout_s is not None:
+            changes["timeout_s"] = timeout_s
         outcome = self._outcome.get(name)
         if outcome is not None:
             changes["outcome"] = outcome

@@ -310,7 +310,7 @@ class Interlock:
     def worker(self, agents: Mapping[str, Callable[..., Any]], options: WorkerOptions, **more: Any) -> Worker:
         """Return what takes submitted runs from the store and works on them; see `interlock worker`."""
         house = self.house()
-        return Worker(house.supervisor, house.store.leases, self._clock, agents, options, **more)
+        return Worker(house.supervisor, house.store.leases, self._clock, agents, options, house.rounds, **more)
 
     def _bridge(self) -> Bridge:
         try:

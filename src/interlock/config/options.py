@@ -79,12 +79,9 @@ def budgets_for(settings: Settings) -> Callable[[str], BudgetOptions]:
     return lambda tenant_id: narrowed.get(tenant_id, base)
 
 
-def tenant_caps(settings: Settings) -> Callable[[str], TenantCaps | None]:
-    """Return what one tenant may use over all its runs."""
-    table: dict[str, TenantCaps] = {
-        name: as_options(TenantCaps, rules.budgets) for name, rules in settings.tenants.items()
-    }
-    return table.get
+def tenant_caps(settings: Settings) -> dict[str, TenantCaps]:
+    """Return what each tenant may use over all its runs."""
+    return {name: as_options(TenantCaps, rules.budgets) for name, rules in settings.tenants.items()}
 
 
 def max_calls_of(budgets: Mapping[str, ToolBudget]) -> Callable[[str], int | None]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from interlock.core.calls import OnUnknown, ToolSpec
 from interlock.journal.store import Claim, ClaimState
 
-__all__ = ["Step", "next_step", "settles_at"]
+__all__ = ["Step", "is_remembered", "next_step", "settle_s"]
 
 
 class Step(StrEnum):
@@ -43,17 +43,23 @@ def next_step(claim: Claim | None, tool: ToolSpec, now: float, dedupe_window_s: 
     if claim.state is ClaimState.DONE:
         return Step.ANSWER
     word = tool.on_unknown
-    if word is OnUnknown.RESEND:
-        # A clock that went back makes the key younger than it is: then it does not count as remembered.
-        remembered = tool.takes_key and 0 <= now - claim.first_sent_at <= dedupe_window_s
-        if tool.natural or remembered:
-            return Step.RESEND
+    if word is OnUnknown.RESEND and is_remembered(tool, claim.first_sent_at, now, dedupe_window_s):
+        return Step.RESEND
     if tool.lookup is not None and word in {OnUnknown.RESEND, OnUnknown.LOOKUP}:
         return Step.ASK
     return Step.TELL if word is OnUnknown.TELL else Step.STOP
 
 
-def settles_at(last_sent_at: float, tool: ToolSpec, timeout_s: float, lease_ttl_s: float) -> float:
-    """Return the wall-clock time from which a look-up's "no" counts: before it, the write may still arrive."""
-    settle_s = tool.settle_s if tool.settle_s is not None else (tool.timeout_s or timeout_s) + lease_ttl_s
-    return last_sent_at + settle_s
+def settle_s(tool: ToolSpec, timeout_s: float, lease_ttl_s: float) -> float:
+    """Return the seconds after the last send from which a look-up's "no" counts: before, the write may still arrive."""
+    return tool.settle_s if tool.settle_s is not None else (tool.timeout_s or timeout_s) + lease_ttl_s
+
+
+def is_remembered(tool: ToolSpec, first_sent_at: float, now: float, dedupe_window_s: float) -> bool:
+    """Whether the same may be sent again under the same key: harmless, or still known to the remote.
+
+    Args:
+        first_sent_at, now: Wall-clock seconds (Unix). A clock that went back makes the key younger than it is: then
+            it does not count as remembered.
+    """
+    return tool.natural or (tool.takes_key and 0 <= now - first_sent_at <= dedupe_window_s)

@@ -18,6 +18,7 @@ from interlock.core.calls import Answer, Call, Proceed, Repeat, ToolSpec
 from interlock.core.canonical import canonical_json
 from interlock.core.clock import Clock
 from interlock.core.errors import OutcomeUnknown, ToolDenied, ToolOutputInvalid
+from interlock.journal.doubt import is_remembered
 from interlock.journal.inflight import Flight, InFlight
 from interlock.journal.ledger import Accept, Classify, EffectOptions, Ledger, Rebuild
 from interlock.journal.lookup import InThread
@@ -58,7 +59,7 @@ class Effects:
         accept: Accept | None = None,
         in_thread: InThread | None = None,
     ) -> None:
-        self._ledger = Ledger(
+        self.ledger = ledger = Ledger(
             journal=journal,
             clock=clock,
             options=options,
@@ -69,8 +70,8 @@ class Effects:
             accept=accept or _accept_by(rebuild),
             in_thread=in_thread or _on_default_threads,
         )
-        self.recall = Recall(self._ledger)
-        self.claim = ClaimGuard(self._ledger)
+        self.recall = Recall(ledger)
+        self.claim = ClaimGuard(ledger)
 
     def before_attempt(self, call: Call[Any]) -> Awaitable[None] | None:
         """Check and count a later attempt of a write in the journal, before it is sent; None: nothing to do.
@@ -83,11 +84,17 @@ class Effects:
 
     async def _again(self, call: Call[Any]) -> None:
         assert call.key is not None
-        flight = self._ledger.inflight.get(call.key)
-        if await self._ledger.resend(call) is not None:
-            raise self._ledger.doubt(call, "closed by somebody else")
+        ledger, tool = self.ledger, call.tool
+        flight = ledger.inflight.get(call.key)
+        if call.unknown and flight is not None and flight.first_sent_at is not None:
+            # One that nobody knows the outcome of is repeated only while the remote would notice.
+            window_s = ledger.options.dedupe_window_s
+            if not is_remembered(tool, flight.first_sent_at, ledger.clock.wall(), window_s):
+                raise ledger.doubt(call, "older than tools.dedupe_window_s")
+        if await ledger.resend(call) is not None:
+            raise ledger.doubt(call, "closed by somebody else")
         if flight is not None:
-            flight.note_send(self._ledger.clock.wall())
+            flight.note_send(ledger.clock)
 
 
 class Recall:

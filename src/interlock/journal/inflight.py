@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from interlock.core.calls import Answer
+from interlock.core.clock import Clock
 from interlock.journal.store import ClaimState, Journal, Settlement
 
 __all__ = ["SHUTDOWN", "Flight", "InFlight"]
@@ -25,23 +26,27 @@ class Flight:
 
     Attributes:
         abandoned: Its caller has gone: what is not yet sent need not be.
-        sends: How often something may have left the process. sent_at: wall-clock time of the last.
+        sends: How often something may have left the process. sent_s: the last time, on `Clock.boot`.
+        first_sent_at: Wall-clock time (Unix seconds) from which the remote may know the key.
     """
 
-    __slots__ = ("_over", "abandoned", "sends", "sent_at", "task")
+    __slots__ = ("_over", "abandoned", "first_sent_at", "sends", "sent_s", "task")
 
     task: asyncio.Task[Answer]
 
     def __init__(self) -> None:
         self.abandoned = False
         self.sends = 0
-        self.sent_at = 0.0
+        self.sent_s = 0.0
+        self.first_sent_at: float | None = None
         self._over: asyncio.Future[None] | None = None
 
-    def note_send(self, now: float) -> None:
+    def note_send(self, clock: Clock) -> None:
         """Something is about to leave the process."""
         self.sends += 1
-        self.sent_at = now
+        self.sent_s = clock.boot()
+        if self.first_sent_at is None:
+            self.first_sent_at = clock.wall()
 
     async def answer(self) -> Answer:
         """Wait for the outcome; the caller's cancellation leaves the flight alone, but is noted."""
@@ -101,6 +106,10 @@ class InFlight:
     def is_late(self, key: bytes) -> bool:
         """Whether an abandoned thread may still be performing this effect: nothing may be sent meanwhile."""
         return key in self._late
+
+    def is_busy(self, key: bytes) -> bool:
+        """Whether this process is at this effect, on whichever event loop, or may still be."""
+        return key in self._flights or key in self._late
 
     async def aclose(self, grace_s: float) -> int:
         """Wait up to `grace_s` seconds; then mark what is left in doubt, and return how many that were."""

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from interlock.core.calls import Answer, Call, RunFacts, ToolSpec
+from interlock.core.canonical import NotCanonical
 from interlock.core.clock import Clock
-from interlock.core.errors import ConfigError, OutcomeUnknown, StoreUnavailable
+from interlock.core.errors import ConfigError, OutcomeUnknown, StoreUnavailable, ToolOutputInvalid
 from interlock.journal.inflight import InFlight
-from interlock.journal.lookup import InThread
+from interlock.journal.lookup import Found, InThread, Verdict
 from interlock.journal.store import Claim, ClaimState, Journal, Refused, Settlement
 from interlock.journal.wording import refusal as refusal_of
 from interlock.journal.wording import replayed, unknown
 
-__all__ = ["Accept", "Classify", "EffectOptions", "Ledger", "Rebuild"]
+__all__ = ["LOOKUP", "Accept", "Classify", "EffectOptions", "Ledger", "Rebuild", "verdict"]
 
 Rebuild = Callable[[ToolSpec, bytes], Any]
 Accept = Callable[[ToolSpec, Any], tuple[Any, bytes]]
 Classify = Callable[[BaseException, ToolSpec], tuple[str, str]]
+
+
+LOOKUP = "lookup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,12 @@ class Ledger:
         except Refused as refused:
             raise refusal_of(call, refused) from refused
 
+    async def note(self, claim: Claim, why: str) -> None:
+        """Add to the evidence of an open claim what its look-up has said; not twice the same."""
+        said = [entry.get("why") for entry in claim.evidence if entry.get("by") == LOOKUP]
+        if not said or said[-1] != why:
+            await self.settle(claim.key, Settlement(ClaimState.IN_DOUBT, evidence=({"by": LOOKUP, "why": why},)))
+
     def answer(self, call: Call[Any], claim: Claim) -> Answer:
         """Answer a call from a claim that is DONE.
 
@@ -98,3 +108,16 @@ class Ledger:
     def doubt(self, call: Call[Any], cause: str, evidence: str = "") -> OutcomeUnknown:
         """Return what a call raises whose outcome nobody knows."""
         return unknown(call, cause, evidence)
+
+
+def verdict(ledger: Ledger, tool: ToolSpec, found: Found) -> tuple[Found, Answer | None]:
+    """Return what a look-up's "yes" is worth: with its answer; without one, it proves nothing.
+
+    What it returned must be the tool's result. Anything else (an empty list, a page of an error) is no proof that the
+    write happened, and would be handed to duplicates for ever.
+    """
+    try:
+        value, data = ledger.accept(tool, found.value)
+    except (ValueError, NotCanonical, ToolOutputInvalid):
+        return Found(Verdict.UNKNOWN, why="lookup returned what cannot be the tool's output"), None
+    return found, Answer(value, data, "replayed")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from interlock.core.calls import Call, ToolSpec
+from interlock.core.calls import ToolSpec
 
 __all__ = ["Found", "InThread", "Inquiry", "Verdict", "wants_key"]
 
@@ -47,41 +47,75 @@ class Inquiry:
     Args:
         in_thread: Runs a plain function off the event loop: `in_thread(fn, kwargs, tool name)`.
         timeout_s: What one question may take.
+
+    Attributes:
+        busy: Questions that are being answered, those nobody waits for any more included.
     """
 
     def __init__(self, tool: ToolSpec, in_thread: InThread, timeout_s: float) -> None:
         assert tool.lookup is not None
+        self.timeout_s = timeout_s
+        self.busy = 0
         self._fn = tool.lookup
         self._name = tool.name
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(tool.lookup))
         self._wants_key = wants_key(tool.lookup)
         self._in_thread = in_thread
-        self._timeout_s = timeout_s
 
-    async def ask(self, call: Call[Any], settled_at: float) -> Found:
+    @property
+    def needs_only_key(self) -> bool:
+        """Whether the idempotency key says enough, without the arguments of the call."""
+        if not self._wants_key:
+            return False
+        try:
+            inspect.signature(self._fn).bind(idempotency_key="")
+        except TypeError:
+            return False
+        return True
+
+    async def ask(self, args: Mapping[str, Any], sent_key: str | None, *, counts: bool) -> Found:
         """Ask once.
 
         Args:
-            settled_at: Wall-clock time (Unix seconds) before which a "no" does not count.
+            args: Of the call. sent_key: the idempotency key that the remote has received.
+            counts: Whether so much time has passed before the question that a "no" counts.
         """
-        clock = call.run.clock
-        # Read before the question: the answer may describe the moment in which it was received.
-        counts = clock.wall() >= settled_at
         try:
-            async with asyncio.timeout(self._timeout_s):
-                value = await self._answer(call.args, call.sent_key)
+            async with asyncio.timeout(self.timeout_s):
+                value = await self._answer(args, sent_key)
         except Exception as error:
             return Found(Verdict.UNKNOWN, why=f"lookup failed: {type(error).__name__}")
-        if value is not None:
-            return Found(Verdict.HAPPENED, value, "lookup found it")
-        if counts:
-            return Found(Verdict.DID_NOT, why="lookup did not find it")
-        return Found(Verdict.UNKNOWN, why="too early: lookup did not find it yet", early=True)
+        if value is None:
+            if counts:
+                return Found(Verdict.DID_NOT, why="lookup did not find it")
+            return Found(Verdict.UNKNOWN, why="too early: lookup did not find it yet", early=True)
+        if sent_key is not None and _key_in(value) not in {None, sent_key}:
+            return Found(Verdict.UNKNOWN, why="lookup answered for another idempotency key")
+        return Found(Verdict.HAPPENED, value, "lookup found it")
 
     async def _answer(self, args: Mapping[str, Any], key: str | None) -> Any:
         kwargs = {**args, "idempotency_key": key} if self._wants_key else dict(args)
-        value = await (self._fn(**kwargs) if self._is_async else self._in_thread(self._fn, kwargs, self._name))
-        return await value if inspect.isawaitable(value) else value
+        if not self._is_async:
+            value = await self._in_thread(self._in_its_thread, kwargs, self._name)
+            return await value if inspect.isawaitable(value) else value
+        self.busy += 1
+        try:
+            return await self._fn(**kwargs)
+        finally:
+            self.busy -= 1
+
+    def _in_its_thread(self, **kwargs: Any) -> Any:
+        self.busy += 1
+        try:
+            return self._fn(**kwargs)
+        finally:
+            self.busy -= 1
+
+
+def _key_in(value: Any) -> Any:
+    """Return the idempotency key that an answer says it is of, or None where it says nothing."""
+    found = value.get("idempotency_key") if isinstance(value, Mapping) else getattr(value, "idempotency_key", None)
+    return found if isinstance(found, str) else None
 
 
 def wants_key(fn: Callable[..., Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from interlock.core.calls import Answer, Call, OnUnknown, Proceed
 from interlock.core.canonical import NotCanonical, canonical_json
 from interlock.core.errors import InterlockError, StoreUnavailable, ToolOutputInvalid
-from interlock.journal.doubt import Step
+from interlock.journal.doubt import Step, is_remembered
 from interlock.journal.inflight import SHUTDOWN, Flight
 from interlock.journal.ledger import Ledger
 from interlock.journal.naming import name_effect
@@ -89,6 +89,7 @@ class Write:
             if answer is not None:
                 return answer
             if self._resolver.next_step(standing) is Step.RESEND:
+                self._flight.first_sent_at = standing.first_sent_at
                 standing = await ledger.resend(call)
                 if standing is None:
                     # What an earlier attempt came to is still unknown, whatever this one comes to.
@@ -102,7 +103,7 @@ class Write:
         call, flight = self._call, self._flight
         if flight.abandoned:
             raise asyncio.CancelledError  # nobody waits for it, and nothing has left
-        flight.note_send(self._ledger.clock.wall())
+        flight.note_send(self._ledger.clock)
         try:
             answer = await self._proceed(call)
         except asyncio.CancelledError as error:
@@ -144,9 +145,15 @@ class Write:
         if call.run.observing:
             call.refuse(doubt)
             raise error
-        if call.tool.on_unknown is not OnUnknown.LOOKUP or call.tool.lookup is None:
+        assert call.key is not None
+        claim = await ledger.journal.find(call.key) if self._may_ask() else None
+        if claim is None:
             raise doubt from error
-        answer = await self._resolver.ask(call, self._last_sent_at(), cause)
+        if claim.state is ClaimState.DONE:
+            return ledger.answer(call, claim)
+        answer = None
+        if claim.state is not ClaimState.FAILED_CLEAN:
+            answer = await self._resolver.ask(call, claim, cause, self._last_sent_s())
         if answer is not None:
             answer.status = "success"
             return answer
@@ -225,10 +232,21 @@ class Write:
         self._noted = len(known)
         return fresh or ([{"kind": kind}] if kind else [])
 
-    def _last_sent_at(self) -> float:
-        """Wall-clock time at which the last attempt was sent, or later."""
+    def _may_ask(self) -> bool:
+        """Whether a look-up decides: the tool is closed by one, or the remote has forgotten the key by now."""
+        tool, first_sent_at = self._call.tool, self._flight.first_sent_at
+        if tool.lookup is None or not self._journaled:
+            return False
+        ledger = self._ledger
+        forgotten = first_sent_at is None or not is_remembered(
+            tool, first_sent_at, ledger.clock.wall(), ledger.options.dedupe_window_s
+        )
+        return tool.on_unknown is OnUnknown.LOOKUP or (tool.on_unknown is OnUnknown.RESEND and forgotten)
+
+    def _last_sent_s(self) -> float:
+        """When the last attempt was sent, or later, on `Clock.boot`."""
         flight = self._flight
-        return flight.sent_at if flight.sends >= self._call.attempts else self._ledger.clock.wall()
+        return flight.sent_s if flight.sends >= self._call.attempts else self._ledger.clock.boot()
 
 
 def _is_cancelled() -> bool:
@@ -257,4 +275,5 @@ def _intent(call: Call[Any], approval_id: str | None) -> Intent:
         seq=call.seq,
         approval_id=approval_id,
         observing=run.observing,
+        args=call.args_json if call.tool.lookup is not None else None,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from interlock.stores.pg_owner import is_gone
-from interlock.stores.pg_text import write_text
+from interlock.stores.pg_reader import PgReader
+from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
 
@@ -20,6 +23,7 @@ _ADJUST = """insert into {s}.tenant_spend as t (tenant_id, day, usd) values ($1,
 on conflict (tenant_id, day) do update set usd = greatest(0, t.usd + $3)"""
 
 _TAKEN = "select run_id, owner from {s}.tenant_runs where tenant_id = $1"
+_PLACES = "select tenant_id, owner from {s}.tenant_runs where tenant_id = any($1::text[])"
 _GONE = "delete from {s}.tenant_runs where tenant_id = $1 and owner = any($2::text[])"
 _ENTER = "insert into {s}.tenant_runs (tenant_id, run_id, owner) values ($1, $2, $3)"
 _LEAVE = "delete from {s}.tenant_runs where tenant_id = $1 and run_id = $2"
@@ -28,11 +32,12 @@ _LEAVE = "delete from {s}.tenant_runs where tenant_id = $1 and run_id = $2"
 class PgTenants:
     """Port `TenantStore`."""
 
-    def __init__(self, writer: PgWriter, schema: str, owner: str) -> None:
+    def __init__(self, writer: PgWriter, reader: PgReader, schema: str, owner: str) -> None:
         self._writer = writer
+        self._reader = reader
         self._owner = owner
-        self._reserve, self._adjust, self._taken, self._gone, self._enter, self._leave = (
-            text.replace("{s}", schema) for text in (_RESERVE, _ADJUST, _TAKEN, _GONE, _ENTER, _LEAVE)
+        self._reserve, self._adjust, self._taken, self._places, self._gone, self._enter, self._leave = (
+            text.replace("{s}", schema) for text in (_RESERVE, _ADJUST, _TAKEN, _PLACES, _GONE, _ENTER, _LEAVE)
         )
 
     async def reserve(self, tenant_id: str, day: str, usd: float, cap_usd: float) -> bool:
@@ -71,6 +76,12 @@ class PgTenants:
 
         entered: bool = await self._writer.submit(alone(work))
         return entered
+
+    async def places(self, tenant_ids: Collection[str]) -> dict[str, int]:
+        """See `TenantStore`."""
+        rows = await self._reader.fetch(self._places, list(map(write_text, tenant_ids)))
+        gone = {owner: is_gone(owner) for owner in {owner for _, owner in rows}}
+        return Counter(read_text(tenant_id) for tenant_id, owner in rows if not gone[owner])
 
     def leave_soon(self, tenant_id: str, run_id: str) -> None:
         """See `TenantStore`."""

@@ -167,7 +167,7 @@ class PostgresStore:
             bell,
             self._ops,
         )
-        self.tenants = PgTenants(self._writer, address.schema, this_process())
+        self.tenants = PgTenants(self._writer, self._reader, address.schema, this_process())
         self.switches = PgSwitches(self._reader, address.schema, self._time, clock)
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, self._time, clock)
         self.retention = PgRetention(self._reader, address.schema)

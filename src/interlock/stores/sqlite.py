@@ -128,7 +128,7 @@ class SqliteStore:
         self.switches = SqliteSwitches(self._writer, self._reader, clock)
         self.history = SqliteHistory(self._writer, self._reader, self._seal, keeps=mode is not Replay.OFF)
         self.leases = SqliteLeases(self._writer, self._reader, clock, self._seal, self._holder, self._heartbeat)
-        self.tenants = SqliteTenants(self._writer, self._me)
+        self.tenants = SqliteTenants(self._writer, self._reader, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
         self.retention = SqliteRetention(self._writer, self._reader, clock, None if file is None else self.path)
         self.checkup = SqliteCheckup(self._writer, self._reader, clock)

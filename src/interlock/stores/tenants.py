@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Collection
+
+import orjson
 
 from interlock.stores.owner import is_alive
+from interlock.stores.reader import Reader
 from interlock.stores.writer import Writer
 
 __all__ = ["SqliteTenants"]
@@ -16,8 +21,9 @@ on conflict do update set usd = max(0, usd + excluded.usd)"""
 class SqliteTenants:
     """Port `TenantStore`."""
 
-    def __init__(self, writer: Writer, owner: str) -> None:
+    def __init__(self, writer: Writer, reader: Reader, owner: str) -> None:
         self._writer = writer
+        self._reader = reader
         self._owner = owner
 
     async def reserve(self, tenant_id: str, day: str, usd: float, cap_usd: float) -> bool:
@@ -33,6 +39,12 @@ class SqliteTenants:
         """See `TenantStore`."""
         entered: bool = await self._writer.submit(_enter, tenant_id, run_id, self._owner, cap)
         return entered
+
+    async def places(self, tenant_ids: Collection[str]) -> dict[str, int]:
+        """See `TenantStore`."""
+        taken = await self._reader.read(_places, orjson.dumps(list(tenant_ids)).decode())
+        living = {owner: is_alive(owner) for owner in {owner for _, owner in taken}}
+        return Counter(tenant_id for tenant_id, owner in taken if living[owner])
 
     def leave_soon(self, tenant_id: str, run_id: str) -> None:
         """See `TenantStore`."""
@@ -63,6 +75,12 @@ def _enter(db: sqlite3.Connection, tenant_id: str, run_id: str, owner: str, cap:
         return False
     db.execute("insert into tenant_runs (tenant_id, run_id, owner) values (?, ?, ?)", (tenant_id, run_id, owner))
     return True
+
+
+def _places(db: sqlite3.Connection, tenant_ids: str) -> list[tuple[str, str]]:
+    return db.execute(
+        "select tenant_id, owner from tenant_runs where tenant_id in (select value from json_each(?))", (tenant_ids,)
+    ).fetchall()
 
 
 def _leave(db: sqlite3.Connection, tenant_id: str, run_id: str) -> None:

@@ -7,13 +7,12 @@ looked for a while, so that an idle process costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError, InterlockError
-from interlock.journal.ownership import Ownership
 from interlock.journal.replay import ReplayStore
-from interlock.journal.store import RunRow, RunStore
+from interlock.journal.store import RunRow
+from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.secretary import Secretary
 
 __all__ = ["Caretaker"]
@@ -25,27 +24,15 @@ KNOWN_STUCK = 10_000
 
 
 class Caretaker:
-    """See the module.
+    """See the module."""
 
-    Args:
-        orphan_after_s: How long a run may be without a worker before it is given up.
-    """
-
-    def __init__(
-        self,
-        store: RunStore,
-        leases: Ownership,
-        history: ReplayStore,
-        secretary: Secretary,
-        clock: Clock,
-        orphan_after_s: float,
-    ) -> None:
-        self._store = store
-        self._leases = leases
+    def __init__(self, machinery: Machinery, history: ReplayStore, secretary: Secretary) -> None:
+        self._leases = machinery.leases
+        self._tenants = machinery.tenants
+        self._clock = machinery.clock
+        self._orphan_after_s = machinery.orphan_after_s
         self._history = history
         self._secretary = secretary
-        self._clock = clock
-        self._orphan_after_s = orphan_after_s
         self._looked_s = -float("inf")
         self._looking: set[asyncio.Task[None]] = set()
         self._stuck: dict[str, None] = {}
@@ -87,6 +74,10 @@ class Caretaker:
                 await self._leases.requeue(run_id)
             else:
                 self._remember_stuck(run_id)
+
+    async def full_tenants(self, busy: Mapping[str, int]) -> list[str]:
+        """Return the tenants that may have no more run under way at present; `busy`: runs of theirs that are ours."""
+        return await self._tenants.full(busy)
 
     async def can_go_on(self, run_id: str) -> bool:
         """Whether every model turn of a parked run can be answered again, so that nothing is worded anew."""

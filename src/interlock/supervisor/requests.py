@@ -54,9 +54,7 @@ class RunRequest:
             if not isinstance(value, str) or not value:
                 return f"{name} must be text, and not empty"
             if len(value) > MAX_ID_LENGTH or not value.isprintable() or len(value.encode()) > MAX_ID_BYTES:
-                return (
-                    f"{name} must be at most {MAX_ID_LENGTH} printable characters, {MAX_ID_BYTES:,} bytes in UTF-8"
-                )
+                return f"{name} must be at most {MAX_ID_LENGTH} printable characters, {MAX_ID_BYTES:,} bytes in UTF-8"
         return None
 
     def payload_hash(self) -> str:

@@ -68,8 +68,7 @@ class Supervisor:
         self.secretary = secretary
         self._store = store
         self._history = history
-        leases, clock = machinery.leases, machinery.clock
-        self.caretaker = Caretaker(store, leases, history, secretary, clock, machinery.orphan_after_s)
+        self.caretaker = Caretaker(machinery, history, secretary)
         self._live: set[Run] = set()
         self._returning = False
 

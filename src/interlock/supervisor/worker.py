@@ -1,8 +1,8 @@
 """Works on runs that were submitted, and on runs whose worker has died, until it is told to drain.
 
-Runs are taken one by one as there is room, oldest first and fair between tenants. While there is nothing to do
-the store is only read. Draining refuses new calls and turns, lets writes finish, and hands the runs back: what
-they have done is on record, and the next worker goes on from there.
+Runs are taken one by one as there is room, oldest first and fair between tenants, within the limits of each. While
+there is nothing to do the store is only read. Draining refuses new calls and turns, lets writes finish, and hands the
+runs back: what they have done is on record, and the next worker goes on from there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from interlock.core.canonical import NotCanonical
 from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.ownership import Ownership
+from interlock.journal.rounds import Rounds
 from interlock.journal.store import RunRow
 from interlock.supervisor.requests import RunRequest
 from interlock.supervisor.supervisor import Supervisor
@@ -30,18 +31,24 @@ class WorkerOptions:
 
     Attributes:
         tenants: Whose runs it takes; None for everybody's.
-        concurrency: Most runs under way at once.
+        concurrency: Most runs under way at once. per_tenant: of one tenant; None is no such limit.
+            `tenants.NAME.budgets.max_concurrent_runs` holds beside it, over all workers.
         poll_s: How often it looks for runs while it has room. parked_s: likewise, whether parked ones may go on.
+        doubts_s: How often it looks for doubts that the look-up of a tool may close.
     """
 
     tenants: Sequence[str] | None = None
     concurrency: int = 8
+    per_tenant: int | None = None
     poll_s: float = 0.25
     parked_s: float = 1.0
+    doubts_s: float = 5.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigError("worker: concurrency is at least 1")
+        if self.per_tenant is not None and self.per_tenant < 1:
+            raise ConfigError("worker: per_tenant is at least 1, or None")
 
 
 class Worker:
@@ -59,6 +66,7 @@ class Worker:
         clock: Clock,
         agents: Mapping[str, Callable[..., Any]],
         options: WorkerOptions,
+        rounds: Rounds,
         failed: Callable[[InterlockError], None] = lambda _: None,
     ) -> None:
         self._supervisor = supervisor
@@ -68,10 +76,12 @@ class Worker:
         self._clock = clock
         self._agents = dict(agents)
         self._options = options
+        self._rounds = rounds
         self._failed = failed
         self._under_way: dict[asyncio.Task[None], str] = {}
         self._drained = asyncio.Event()
-        self._parked_at = -float("inf")
+        self._parked_at = self._asked_at = -float("inf")
+        self._asking: asyncio.Task[Any] | None = None
 
     def drain(self) -> None:
         """Take nothing more, and hand back what is under way; `run` returns when that is done."""
@@ -101,6 +111,8 @@ class Worker:
         finally:
             silence()
             drained.cancel()
+            if self._asking is not None:
+                self._asking.cancel()
             self._supervisor.return_runs()
             if self._under_way:
                 await asyncio.wait(self._under_way)
@@ -112,14 +124,32 @@ class Worker:
             self._parked_at = now_s
             await self._caretaker.wake(list(self._agents), options.tenants)
         await self._caretaker.reap(list(self._agents))
+        if now_s - self._asked_at >= options.doubts_s and (self._asking is None or self._asking.done()):
+            self._asked_at = now_s
+            self._asking = asyncio.create_task(self._ask_remotes())
         while len(self._under_way) < options.concurrency and not self._drained.is_set():
+            busy = Counter(self._under_way.values())
+            full = await self._full(busy)
             asked_s = self._clock.boot()
-            row = await self._leases.take(list(self._agents), options.tenants, Counter(self._under_way.values()))
+            row = await self._leases.take(list(self._agents), options.tenants, busy, full)
             if row is None:
                 return
             task = asyncio.create_task(self._work(row, asked_s))
             self._under_way[task] = row.tenant_id
             task.add_done_callback(self._over)
+
+    async def _full(self, busy: Counter[str]) -> list[str]:
+        """Return the tenants of whom this worker takes nothing at present."""
+        most = self._options.per_tenant
+        ours = [] if most is None else [tenant_id for tenant_id, n in busy.items() if n >= most]
+        return ours + await self._caretaker.full_tenants(busy)
+
+    async def _ask_remotes(self) -> None:
+        """Close doubts by the look-ups of their tools; beside the runs, however long a remote takes."""
+        try:
+            await self._rounds.go(self._options.tenants)
+        except InterlockError as error:
+            self._failed(error)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         del self._under_way[task]
