@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -67,6 +68,30 @@ def test_the_refund_waits_for_a_person_and_is_made_once(run):
     assert done == "success | refunded 40 for order-17 | refunds: 1"
 
 
+def test_a_pydantic_ai_agent_makes_two_tickets_bare_and_one_guarded(run):
+    bare, guarded, again = run("pydantic_ai_agent").splitlines()
+    assert "tickets in the world: 2" in bare
+    assert "tickets in the world: 1 | success" in guarded
+    assert "tickets in the world: 1 | replayed: True" in again
+
+
+def test_a_langchain_agent_with_retrying_middleware_makes_one_ticket(run):
+    ended, counted = run("langchain_agent").splitlines()
+    assert ended.startswith("success | The ticket is open. | steps: 2")
+    assert counted == "requests sent: 2 | tickets in the world: 1"
+
+
+def test_a_langgraph_graph_that_goes_round_is_stopped_with_what_it_had(run):
+    ended, kept = run("langgraph_agent").splitlines()
+    assert ended.startswith("loop_detected | steps: 5")
+    assert kept.startswith("kept: ")
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.endswith("_agent")])
+def test_an_example_of_a_framework_shows_the_three_lines_that_were_added(name):
+    assert EXAMPLES[name].read_text(encoding="utf-8").count("  # <-\n") == 3
+
+
 def test_every_example_is_tested():
-    tested = {"jira_ticket", "bare_loop", "sub_agents", "approval"}
-    assert set(EXAMPLES) == tested
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert set(EXAMPLES) == set(re.findall(r'run\("(\w+)"\)', source))
