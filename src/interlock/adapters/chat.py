@@ -80,7 +80,7 @@ class Tools:
             output=_VALUE,
             description=inspect.getdoc(fn) or "",
         )
-        self._gate.house().check(spec)
+        self._gate.house().declarations.check(spec)
         return spec
 
     def results(self, run: Run, reply: Any) -> Any:

@@ -67,14 +67,16 @@ class _Invoker:
             return await tool.on_invoke_tool(ctx, arguments)
         # Where the SDK's own rule asks a person, it has had a yes before it comes here.
         asked = await _asks(tool, ctx, arguments)
+        given = self._read(arguments)
         try:
             outcome = await seam.call(
                 run,
                 tool.qualified_name,
-                self._read(arguments),
+                given,
                 lambda args: self._attempt(ctx, arguments, args),
                 effect=_effect(tool),
                 function=getattr(tool, "__wrapped__", None),
+                schema=None if isinstance(given, Unfit) else tool.params_json_schema,
                 tool_call_id=ctx.tool_call_id,
                 passes=(Unreadable,),
                 timeout_s=_DELEGATED_S if tool._is_agent_tool else tool.timeout_seconds,  # noqa: SLF001
