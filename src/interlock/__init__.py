@@ -3,6 +3,7 @@
 The house, from the top; a floor imports only floors below it:
 
     cli                 the command line
+    adapters            one file a framework: its calls and requests, met at one seam
     chaos               faults, and the drill: ships with the product
     forensics           recorded runs: readers, and the live funnel driven by them
     config              the YAML as types; the only place where parts are wired
