@@ -25,7 +25,18 @@ from interlock.forensics.replay import Judge
 from interlock.forensics.trace_files import TraceFile, Watch, trace_files
 from interlock.forensics.traces import Broken, RecordedRun
 
-__all__ = ["CAUTION", "FunnelReport", "Label", "SetReport", "Stopped", "Unread", "backtest_funnel", "permissive"]
+__all__ = [
+    "CAUTION",
+    "FunnelReport",
+    "Label",
+    "SetReport",
+    "Stopped",
+    "Unread",
+    "backtest_funnel",
+    "is_runaway",
+    "longest_streak",
+    "permissive",
+]
 
 CAUTION = (
     "Savings are upper bounds: the recorded model never saw what Interlock would have answered, and would have done "
@@ -323,6 +334,11 @@ def permissive(settings: Settings) -> Settings:
 
 def is_runaway(run: RecordedRun, driven: DrivenRun) -> bool:
     """Whether a recorded run made five equal calls in a row, or performed an equal write twice."""
+    return driven.duplicates_recorded > 0 or longest_streak(run) >= RUNAWAY_CALLS_IN_A_ROW
+
+
+def longest_streak(run: RecordedRun) -> int:
+    """Return how many equal calls a run made in a row, at most."""
     longest = streak = 0
     before: tuple[str, str] | None = None
     for call in run.calls:
@@ -330,7 +346,7 @@ def is_runaway(run: RecordedRun, driven: DrivenRun) -> bool:
         streak = streak + 1 if key == before else 1
         before = key
         longest = max(longest, streak)
-    return longest >= RUNAWAY_CALLS_IN_A_ROW or driven.duplicates_recorded > 0
+    return longest
 
 
 def _per_cent(part: int, whole: int) -> float | None:

@@ -81,6 +81,11 @@ class Judge:
             found = self._tools[(name, effect)] = Tool(self, self._declarations.settled(_spec(name, effect)))
         return found
 
+    def passes(self, call: RecordedCall) -> bool:
+        """Whether a recorded call met a failure that passes by itself."""
+        failure = self.failure_of(call)
+        return failure is not None and failure.transient
+
     def failure_of(self, call: RecordedCall) -> Failure | None:
         """Return how a recorded call fails; None for an answer."""
         if call.error is None:
@@ -148,7 +153,8 @@ class _Replay:
         self._meter = Meter(judge.budgets)
         self._loops = LoopDetector(judge.loops)
         self._refusals = Refusals(judge.stopping.max_refusals)
-        self._cap_s = judge.budgets.max_seconds
+        # Only seconds that were recorded may use up a time budget; the pace that is assumed otherwise is for breakers.
+        self._cap_s = judge.budgets.max_seconds if judge.recorded_time and run.seconds is not None else None
         self._timed = judge.recorded_time and any(turn.at_s is not None for turn in run.turns)
         self._pace_s = run.seconds / run.steps if judge.recorded_time and run.seconds and run.steps else ASSUMED_TURN_S
         self._now_s = 0.0
@@ -379,15 +385,11 @@ class _Replay:
             elif failure.transient:
                 driven.transient_recorded += 1
         if driven.transient_recorded:
-            bursts = bursts_of(run, self._passes)
+            bursts = bursts_of(run, self._judge.passes)
             driven.bursts_recorded = len({b for places in bursts.values() for b in places if b is not None})
             driven.bursts_seen = len({bursts[(tool, digest)][place] for tool, digest, place in self._seen} - {None})
         driven.duplicates_recorded = self._duplicates(recorded)
         driven.duplicates_executed = self._duplicates(self._performed)
-
-    def _passes(self, call: RecordedCall) -> bool:
-        failure = self._judge.failure_of(call)
-        return failure is not None and failure.transient
 
     def _duplicates(self, performed: Mapping[tuple[str, str], int]) -> int:
         tools: Mapping[str, Any] = self._tools
