@@ -110,7 +110,9 @@ def judge(
     faults: list[str] = []
     if played.failed is not None:
         faults.append(f"could not be played: {_last_line(played.failed)}")
-    faults += [f"{e.error}" for some in played.deliveries for e in some if e.reason == "died" and e.error]
+    elif not facts.turns:
+        faults.append("it never asked the model")
+    faults += [f"{e.error}" for some in played.deliveries for e in some if e.reason in {"died", "stuck"} and e.error]
     if played.guarded:
         faults += _ends(scenario, played) + _told(scenario, facts)
         if facts.hasty:
@@ -153,7 +155,7 @@ def _ends(scenario: Scenario, played: Played) -> list[str]:
         for ended in some:
             if ended.reason == "raised":
                 found.append(f"raised {_last_line(ended.error or '')}")
-            elif not ended.died and ended.reason not in delivery.reasons:
+            elif ended.reason not in {*delivery.reasons, "died", "stuck"}:
                 found.append(f"delivery {number} ended as {ended.reason} ({ended.message}), not {delivery.reasons[0]}")
     if len(played.deliveries) != len(scenario.deliveries):
         found.append(f"{len(played.deliveries)} of {len(scenario.deliveries)} deliveries were played")

@@ -18,6 +18,7 @@ from conformance.scenario import Scenario
 from conformance.scenarios import SCENARIOS, configuration
 from conformance.stage import Stage
 from interlock import Interlock
+from interlock.core.clock import SYSTEM
 
 __all__ = ["REFERENCE", "Matrix", "run_matrix", "verdict"]
 
@@ -144,6 +145,7 @@ async def _play(
     words = ["--column", place.column, "--side", _side(guarded=guarded), "--model", stage.model.url]
     words += ["--world", stage.world.url, "--work", str(work), "--out", str(out)]
     async with turn:
+        began_s = SYSTEM.monotonic()
         process = await asyncio.create_subprocess_exec(
             place.python,
             "-m",
@@ -156,7 +158,8 @@ async def _play(
             cwd=work,
         )
         _, errors = await process.communicate()
-    progress(f"{place.name}, {_side(guarded=guarded)}")
+        took_s = SYSTEM.monotonic() - began_s
+    progress(f"{place.name}, {_side(guarded=guarded)}: {took_s:.0f} s")
     lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     if not lines:
         said = errors.decode(errors="replace").strip().splitlines() or [f"ended with {process.returncode}"]

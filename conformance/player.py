@@ -32,6 +32,7 @@ from interlock.core.clock import SYSTEM
 __all__ = ["Player", "load_column", "main", "session_name"]
 
 PATIENCE_S = 60.0
+GIVES_UP_AFTER = 3
 INSTRUCTIONS = f"{agent_mark(TRIAGE)} Use the tools; answer in one sentence."
 PROMPT = "Users cannot log in: see to it."
 
@@ -162,11 +163,13 @@ class Player:
     async def _run(self, job: Job, gate: Interlock | None) -> Ended:
         tenant = str(job.options["tenant_id"])
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(PATIENCE_S) as patience:
                 if gate is None:
                     return Ended("answered", tenant, output=str(await self._column.bare(job)))
                 return _ended(await self._column.guarded(job, gate), tenant)
         except Exception as error:
+            if patience.expired():
+                return Ended("stuck", tenant, error=f"did not end within {PATIENCE_S:g} s")
             text = traceback.format_exc()[-1500:] if gate is not None else f"{type(error).__name__}: {error}"[:300]
             return Ended("raised", tenant, error=text)
 
@@ -212,10 +215,14 @@ async def _main(options: argparse.Namespace, out: Any) -> None:
         world_url=options.world,
         work=Path(options.work),
     )
+    stuck = 0
     for name in options.scenarios:
         began_s = SYSTEM.monotonic()
         try:
+            if stuck >= GIVES_UP_AFTER:
+                raise TimeoutError(f"{stuck} scenarios before it did not end")
             played = await player.play(scenario(name), options.delivery)
+            stuck += any(ended.reason == "stuck" for some in played.deliveries for ended in some)
         except Exception:
             played = player.result(name, failed=traceback.format_exc()[-1500:])
         played = replace(played, elapsed_s=round(SYSTEM.monotonic() - began_s, 3))
