@@ -134,10 +134,16 @@ async def fill(store: SqliteStore) -> None:
 
 
 @pytest.fixture
+def fill_store():
+    """Fill a store of any kind, whose clock stands at NOW, with what `filled` holds."""
+    return fill
+
+
+@pytest.fixture
 def clock(monkeypatch) -> ManualClock:
     """The clock of stores and of the command line."""
     clock = ManualClock(wall_s=NOW)
-    for module in ("opening", "doubts", "approvals", "switches", "doctor"):
+    for module in ("opening", "approvals", "switches", "doctor"):
         monkeypatch.setattr(f"interlock.cli.{module}.SYSTEM", clock)
     return clock
 

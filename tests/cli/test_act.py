@@ -43,6 +43,7 @@ def test_doubts_say_what_who_when_how_and_the_commands(typed, store, clock):
     assert "triage for acme, run run_doubt, request req_7842" in out
     assert "when      2023-11-14 22:13:20Z" in out
     assert "evidence  attempt 1: read timeout" in out
+    assert "needs     a person: look for the idempotency key il1_" in out
     assert f"interlock settle {KEY} --done RESULT --by YOU --reason WHY" in out
     assert f"interlock settle {KEY} --not-performed --by YOU --reason WHY" in out
 
@@ -51,6 +52,8 @@ def test_doubts_as_json_and_by_tenant(typed, store):
     (doubt,) = typed("doubts", "--json").json
     assert (doubt["key"], doubt["state"], doubt["tool"]) == (KEY, "in_doubt", "ticket.create")
     assert doubt["evidence"] == [{"attempt": 1, "kind": "read_timeout"}]
+    assert doubt["sent_key"] in doubt["needs"]
+    assert doubt["age_s"] >= 0
     assert typed("doubts", "--json", "--tenant", "beta").json == []
 
 

@@ -8,12 +8,11 @@ import orjson
 import typer
 from typer.core import TyperCommand
 
-from interlock.cli.claims import claim_facts, evidence_line, settle_command
+from interlock.cli.claims import claim_facts, evidence_line, needs, settle_command
 from interlock.cli.opening import Store, in_store
 from interlock.cli.options import ByOption, ConfigOption, JsonOption, ReasonOption, StoreOption, TenantOption
 from interlock.cli.output import ago, code, note, print_json, print_text, when
 from interlock.core.canonical import NotCanonical, canonical_json
-from interlock.core.clock import SYSTEM
 from interlock.core.errors import ConfigError
 from interlock.journal.store import Claim, ClaimState, Settlement
 
@@ -53,7 +52,7 @@ def doubts(
 
 
 def _print(claim: Claim, store: str | None, *, unverified: bool) -> None:
-    age = ago(SYSTEM.wall() - claim.last_sent_at)
+    age = ago(claim.sent_ago_s)
     place = f" {claim.path}" if claim.path else ""
     print_text((claim.tool, "bold"), f"  args {claim.args_digest.hex()[:8]}  sent {claim.sends}x  ", (age, "yellow"))
     print_text(
@@ -61,10 +60,11 @@ def _print(claim: Claim, store: str | None, *, unverified: bool) -> None:
     )
     print_text(f"  when      {when(claim.first_sent_at)}, last {when(claim.last_sent_at)}; turn {claim.turn}")
     print_text(f"  evidence  {evidence_line(claim)}")
-    print_text(f"  sent key  {claim.sent_key}")
     if unverified:
+        print_text(f"  sent key  {claim.sent_key}")
         print_text(f"  key       {claim.key.hex()}")
     else:
+        print_text(f"  needs     {needs(claim)}")
         print_text("  happened: ", code(settle_command(claim, store, done=True)))
         print_text("  did not:  ", code(settle_command(claim, store)))
     print_text("")

@@ -93,14 +93,15 @@ def worker(
     ] = None,
     tenants: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Most runs at once.")] = 8,
+    per_tenant: Annotated[int | None, typer.Option(min=1, help="Most runs of one tenant at once.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Work on submitted runs, and on those of dead workers, until SIGTERM: then finish writes and hand runs back."""
+    """Work on submitted runs and those of dead workers, and ask remotes about doubts, until SIGTERM: then hand back."""
     sys.path.insert(0, "")
     agents = dict(_agent(words) for words in agent)
     found = _gate(gate or agent[0].partition("=")[2] or agent[0], named=gate is not None)
     only = None if tenants is None else [name.strip() for name in tenants.split(",") if name.strip()]
-    asyncio.run(_work(found, agents, WorkerOptions(only, concurrency)))
+    asyncio.run(_work(found, agents, WorkerOptions(only, concurrency, per_tenant)))
     if as_json:
         print_json({"agents": list(agents), "drained": True})
 

@@ -33,7 +33,7 @@ class WorkerOptions:
         tenants: Whose runs it takes; None for everybody's.
         concurrency: Most runs under way at once. per_tenant: of one tenant; None is no such limit.
             `tenants.NAME.budgets.max_concurrent_runs` holds beside it, over all workers.
-        poll_s: How often it looks for runs while it has room. parked_s: likewise, whether parked ones may go on.
+        poll_s: How often it looks for runs while it has room; while there is nothing to do, `idle_s`. parked_s: likewise, whether parked ones may go on.
         doubts_s: How often it looks for doubts that the look-up of a tool may close.
     """
 
@@ -41,6 +41,7 @@ class WorkerOptions:
     concurrency: int = 8
     per_tenant: int | None = None
     poll_s: float = 0.25
+    idle_s: float = 0.75
     parked_s: float = 1.0
     doubts_s: float = 5.0
 
@@ -89,6 +90,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `drain` is called."""
+        options, wait_s = self._options, self._options.poll_s
         drained = asyncio.create_task(self._drained.wait())
         rung = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -104,9 +106,11 @@ class Worker:
                     await self._look()
                 except InterlockError as error:
                     self._failed(error)
+                # One that finds nothing looks less often: take-over stays within a second of the lease's end.
+                wait_s = options.poll_s if self._under_way else min(wait_s * 2, max(options.poll_s, options.idle_s))
                 bell = asyncio.create_task(rung.wait())
                 waits: list[asyncio.Task[Any]] = [drained, bell, *self._under_way]
-                await asyncio.wait(waits, timeout=self._options.poll_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 bell.cancel()
         finally:
             silence()
