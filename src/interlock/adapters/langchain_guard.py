@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -15,8 +13,9 @@ from pydantic import ConfigDict, ValidationError
 
 from interlock.adapters.langchain_tools import Entered, ToolFacts, entered
 from interlock.adapters.langchain_values import MALFORMED, NOTHING, kept, message_of, refusal
+from interlock.adapters.nests import Nest, nested_in
 from interlock.adapters.outcome import Outcome
-from interlock.adapters.seam import Seam, across
+from interlock.adapters.seam import Seam
 from interlock.config.gate import Interlock
 from interlock.core.errors import ConfigError, InterlockError, LeaseLost, NoRun, NotPerformed, RunStopped
 from interlock.gateway.tools import KEY, attempt_under_way
@@ -60,50 +59,6 @@ def through(error: InterlockError) -> InterlockError:
     return error
 
 
-class _Nest:
-    """Where an agent that starts inside a tool call works: a child of the run, opened when it first needs one."""
-
-    __slots__ = ("_child", "_lock", "_name", "_opened", "_run")
-
-    def __init__(self, run: Run, name: str) -> None:
-        self._run = run
-        self._name = name
-        self._lock = threading.Lock()
-        self._opened: Any = None
-        self._child: Run | None = None
-
-    async def run(self) -> Run:
-        """Return the child, on whichever loop this is."""
-        if self._child is not None:
-            return self._child
-        self._opened = self._run.child(self._name)
-        child: Run = await across(self._run, self._opened.open())
-        self._child = child
-        return child
-
-    def run_sync(self) -> Run:
-        """Return the child, in a thread."""
-        with self._lock:
-            if self._child is None:
-                self._opened = self._run.child(self._name)
-                self._child = self._run.bridge.cross(self._opened.open())
-            child: Run = self._child
-            return child
-
-    async def aclose(self, error: BaseException | None) -> None:
-        """Record what became of the child, if there was one."""
-        if self._opened is not None:
-            await across(self._run, self._opened.close(error))
-
-    def close(self, error: BaseException | None) -> None:
-        """Do the same in a thread."""
-        if self._opened is not None:
-            self._run.bridge.cross(self._opened.close(error))
-
-
-_nest: ContextVar[_Nest | None] = ContextVar("interlock_langchain_nest", default=None)
-
-
 class Guard:
     """What the adapters of LangChain and LangGraph share of one gate.
 
@@ -125,7 +80,7 @@ class Guard:
         Raises:
             NoRun: There is none, or it is another gate's.
         """
-        run, nest = self._current(), _nest.get()
+        run, nest = self._current(), nested_in.get()
         return run if nest is None else await nest.run()
 
     def run_sync(self) -> Run:
@@ -134,7 +89,7 @@ class Guard:
         Raises:
             NoRun: As above. ConfigError: this is the run's own event loop, which a sync graph would block for good.
         """
-        run, nest = self._current(), _nest.get()
+        run, nest = self._current(), nested_in.get()
         if run.bridge.is_here():
             raise _Misused(
                 "a sync call of a graph on the run's own event loop would block it for good: await `ainvoke` or"
@@ -330,16 +285,16 @@ def _told(outcome: Outcome, call: Mapping[str, Any]) -> Any:
 class _Attempt:
     """Around one attempt: what it does inside is seen, and an agent inside it works in a child of the run."""
 
-    __slots__ = ("_nested", "_pair", "_seen")
+    __slots__ = ("_pair", "_seen")
 
     def __init__(self, run: Run, facts: ToolFacts) -> None:
-        self._pair = (Entered(), _Nest(run, facts.tool.name))
+        self._pair = (Entered(), Nest(run, facts.tool.name))
 
-    def __enter__(self) -> tuple[Entered, _Nest]:
+    def __enter__(self) -> tuple[Entered, Nest]:
         self._seen = entered.set(self._pair[0])
-        self._nested = _nest.set(self._pair[1])
+        self._pair[1].enter()
         return self._pair
 
     def __exit__(self, *_: object) -> None:
         entered.reset(self._seen)
-        _nest.reset(self._nested)
+        self._pair[1].leave()
