@@ -10,6 +10,7 @@ Where code of your own calls `Runner.run`, say `openai_agents.install(gate)` onc
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +19,8 @@ from typing import Any
 from interlock.adapters.packages import needs, tested
 
 with needs("openai-agents"):
-    from agents import Agent, AgentsException, MaxTurnsExceeded, Runner
+    import agents as sdk
+    from agents import Agent, AgentsException, FunctionTool, MaxTurnsExceeded, Runner
     from agents.items import ItemHelpers
     from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
     from agents.run_config import RunOptions
@@ -32,9 +34,10 @@ from interlock.config.gate import Interlock
 from interlock.core.calls import Stop
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
+from interlock.gateway.tools import Tool
 from interlock.supervisor.run import Run
 
-__all__ = ["AgentsResult", "Stopped", "install", "run", "run_sync"]
+__all__ = ["AgentsResult", "Stopped", "function_tool", "install", "run", "run_sync"]
 
 tested("openai-agents", "0.24")
 
@@ -92,6 +95,17 @@ def install(gate: Interlock) -> None:
         runner = GuardingRunner(runner)
         set_default_agent_runner(runner)
     runner.guard(gate)
+
+
+def function_tool(tool: Tool, **options: Any) -> FunctionTool:
+    """Do what the SDK's `function_tool` does, for a tool decorated with `@gate.tool`: the SDK's takes functions only."""
+
+    @functools.wraps(tool)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        made = tool(*args, **kwargs)
+        return await made if inspect.isawaitable(made) else made
+
+    return sdk.function_tool(call, **options)
 
 
 class _Work:

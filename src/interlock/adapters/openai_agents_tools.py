@@ -75,7 +75,7 @@ class _Invoker:
                 given,
                 lambda args: self._attempt(ctx, arguments, args),
                 effect=_effect(tool),
-                function=getattr(tool, "__wrapped__", None),
+                function=_function(tool),
                 schema=None if isinstance(given, Unfit) else tool.params_json_schema,
                 tool_call_id=ctx.tool_call_id,
                 passes=(Unreadable,),
@@ -158,6 +158,12 @@ def _guard(guarded: FunctionTool, bare: FunctionTool, seam: Seam) -> None:
     guarded.timeout_seconds = None
     guarded.params_json_schema = _without_key(bare.params_json_schema)
     set_function_tool_failure_error_function(guarded, None)
+
+
+def _function(tool: FunctionTool) -> Any:
+    """Return what the SDK will call; of `openai_agents.function_tool`, the decorated tool itself."""
+    function = getattr(tool, "__wrapped__", None)
+    return getattr(function, "__wrapped__", function)
 
 
 def _without_key(schema: dict[str, Any]) -> dict[str, Any]:
