@@ -469,7 +469,8 @@ async def test_a_store_is_used_from_several_event_loops(pg_url, opened, clock):
 async def test_an_intent_is_on_the_disk_even_where_the_server_s_default_is_not_to(pg_server, pg_url, opened, clock):
     pg_server.execute("alter role postgres set synchronous_commit = off")
     try:
-        scene = Scene(opened(pg_url), clock)
+        # As behind a pooler, where no session can be told to.
+        scene = Scene(opened(f"{pg_url}&pooler=transaction"), clock)
         await scene.begin()
         written = "select pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
         flushed = 0

@@ -194,3 +194,14 @@ async def test_a_lease_is_not_taken_for_renewed_where_the_run_was_taken_meanwhil
         await waiting(pg_server, 1)
     assert not await confirmed
     assert lease.lost
+
+
+@pytest.mark.parametrize("value", ["off", "remote_apply", "local"])
+async def test_sessions_ask_for_commits_that_wait_and_for_no_less_than_the_server_does(opened, pg_server, value):
+    pg_server.execute(f"alter role postgres set synchronous_commit = {value}")
+    try:
+        store = opened()
+        (row,) = await store._reader.fetch("select current_setting('synchronous_commit')")
+        assert row[0] == ("on" if value == "off" else value)
+    finally:
+        pg_server.execute("alter role postgres reset synchronous_commit")

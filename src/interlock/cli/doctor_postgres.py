@@ -69,8 +69,8 @@ def _weak(setting: Setting, health: ServerHealth) -> Finding | None:
     where = f"{setting.value} for {setting.source}"
     if setting.value == "off":
         text = (
-            f"{where}: intents and results are written with it on all the same, but a crash of the server can forget "
-            f"the last kill, approval or queued run; {_reset(setting)}"
+            f"{where}: this program asks for it all the same, but behind a pooler for intents and results alone, and "
+            f"a crash of the server can forget the last kill, approval or queued run; {_reset(setting)}"
         )
         return Finding("warning", "synchronous_commit", text)
     if setting.value == "local" and copied:

@@ -44,7 +44,7 @@ class Setting:
     """A parameter of a server: its value, and where it was set.
 
     Attributes:
-        source: `the server`, `database D`, `role R`, `role R in database D`, or `this session`.
+        source: `the server`, `database D`, `role R`, or `role R in database D`.
     """
 
     name: str
@@ -67,8 +67,8 @@ class ServerHealth:
     Attributes:
         version: As the server says it (`15.4`).
         standby: Whether this server itself is a copy, and only reads.
-        settings: fsync, full_page_writes, synchronous_commit and synchronous_standby_names, as they hold for this
-            session; then wherever synchronous_commit is set for a role or a database, ours or another.
+        settings: fsync, full_page_writes, synchronous_commit and synchronous_standby_names of the server; then
+            wherever synchronous_commit is set for a role or a database, ours or another.
         standbys: Those that are connected.
         clock_ahead_s: The server's clock less ours, as of now.
         schema, known_schema: Version of the store, and the newest that this program knows.

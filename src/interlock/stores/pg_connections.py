@@ -30,9 +30,10 @@ def load_driver() -> Any:
 
 # Of a process that was stopped or cut off in the middle of a transaction, the server lets go of what it had locked, so
 # that others may take its runs. Behind a pooler the sessions are the pooler's, and this is for its configuration.
-# One whose machine has vanished is found out by asking it.
+# One whose machine has vanished is found out by asking it. Nothing that was answered is forgotten in a crash.
 _LET_GO = """set idle_in_transaction_session_timeout = '10s';
-set tcp_keepalives_idle = 60; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3"""
+set tcp_keepalives_idle = 60; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3;
+select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"""
 # One that waits for a lock notices that its client is dead; not on every platform.
 _NOTICE = "set client_connection_check_interval = '2s'"
 

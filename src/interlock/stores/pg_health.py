@@ -17,9 +17,8 @@ __all__ = ["PgCheckup"]
 
 _NOW = "select {s}.now_s()"
 
-# Every statement of ours asks for synchronous_commit where it is off, so that `current_setting` inside a transaction
-# of ours would say nothing of the server.
-_SETTINGS = """select name, setting, source from pg_settings
+# As a session has them that asks for nothing: ours asks for synchronous_commit.
+_SETTINGS = """select name, reset_val from pg_settings
 where name in ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names') order by name"""
 _OF_ROLES = """select split_part(word, '=', 2), r.rolname, d.datname
 from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase,
@@ -42,10 +41,6 @@ _REST = """select current_setting('server_version') as version, pg_is_in_recover
   (select count(*) from pg_stat_activity where backend_type = 'client backend') as connections,
   current_setting('max_connections')::int as most_connections"""
 
-# What is set for a role or a database is looked up by itself, whether it holds for this session or not.
-_OF_OTHERS = frozenset({"database", "user", "database user"})
-_OF_SESSION = frozenset({"session", "client"})
-
 
 class PgCheckup:
     """Port `Checkup`."""
@@ -65,15 +60,18 @@ class PgCheckup:
         now_s = (await self._reader.fetch(self._now))[0][0]
         ahead_s = now_s - (asked_s + self._clock.wall()) / 2
         rest = dict((await self._reader.fetch(self._rest, SILENT_S))[0])
-        settings = [
-            Setting(name, value, "this session" if source in _OF_SESSION else "the server")
-            for name, value, source in await self._reader.fetch(_SETTINGS)
-            if name != "synchronous_commit" or source not in _OF_OTHERS
-        ]
-        settings += [
+        others = [
             Setting("synchronous_commit", value, _whose(role, database))
             for value, role, database in await self._reader.fetch(_OF_ROLES)
         ]
+        # Where it is set for us, that is its source, and not the server.
+        said = {(setting.name, setting.value) for setting in others}
+        settings = [
+            Setting(name, value, "the server")
+            for name, value in await self._reader.fetch(_SETTINGS)
+            if (name, value) not in said
+        ]
+        settings += others
         standbys = await self._reader.fetch(_STANDBYS)
         return ServerHealth(
             settings=tuple(settings),
