@@ -296,7 +296,7 @@ class PgWriter:
 
     def _answered(self) -> None:
         """The server has answered one of several statements: patience is with silence, not with long batches."""
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self._thread.time() + self._options.patience_s)
 
     async def _connection(self) -> Any:
@@ -314,6 +314,7 @@ class PgWriter:
             hang_up(db)
             raise
         self._db, self._seen_s = db, self._thread.time()
+        self._answered()
         return db
 
     async def _withdraw(self, db: Any) -> None:
