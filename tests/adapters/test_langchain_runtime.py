@@ -378,6 +378,93 @@ async def test_an_interrupt_inside_a_tool_is_the_graphs_own(build):
     assert world.done == {"yes": 1}
 
 
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("answer", ["approve", "edit", "reject"])
+async def test_the_frameworks_own_approval_parks_the_run_and_goes_on_from_its_checkpoint(tmp_path, answer, sync):
+    """The refund is asked for by an interrupt; the search before it is neither paid nor executed again."""
+    world = World()
+
+    @tool
+    async def search(q: str) -> str:
+        """Search."""
+        world.done["searched"] += 1
+        return "found"
+
+    @tool
+    async def refund(order: str) -> str:
+        """Refund."""
+        world.done[order] += 1
+        return "refunded"
+
+    def build(g: Any, chat: Any, saver: Any) -> Any:
+        from langchain.agents import create_agent
+
+        from interlock.adapters.langchain import interlock_middleware
+
+        middleware = [interlock_middleware(g, approvals="framework")]
+        return create_agent(chat, [search, refund], middleware=middleware, checkpointer=saver)
+
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "t"}}
+    decisions = {
+        "approve": {"type": "approve"},
+        "edit": {"type": "edit", "edited_action": {"name": "refund", "args": {"order": "8"}}},
+        "reject": {"type": "reject", "message": "not this one"},
+    }
+
+    async def go(g: Any, work: Any, said: Any) -> Any:
+        async def body(_run: Any, _task: str) -> str:
+            return (await work.ainvoke(said, config))["messages"][-1].text
+
+        def sync_body(_run: Any, _task: str) -> str:
+            return work.invoke(said, config)["messages"][-1].text
+
+        return await g.run(sync_body if sync else body, "go", request_id="r1", retry="resume", agent_name="body")
+
+    async with gate(tmp_path / "a.db", tools__writes={"refund": {"approval": "required"}}) as g:
+        script = (asks(use("search", q="x")), asks(use("refund", "c2", order="7")))
+        first = await go(g, build(g, model(*script), saver), given())
+        assert first.reason is StopReason.APPROVAL_PENDING, first.details
+        assert first.parked
+        chat = model(says("done"))
+        second = await go(g, build(g, chat, saver), Command(resume={"decisions": [decisions[answer]]}))
+    assert second.output == "done", second.details
+    assert second.steps == 3
+    assert world.done == {"searched": 1} | {"approve": {"7": 1}, "edit": {"8": 1}, "reject": {}}[answer]
+    assert len(chat.asked) == 1
+
+
+@BOTH
+async def test_a_graph_goes_on_from_its_own_checkpoint_under_the_same_request(build, tmp_path):
+    """What LangGraph brings along of the first delivery is neither asked nor executed again."""
+    world = World()
+    tools = failing(world, [])
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "t"}}
+    writes = {"approve_me": {"approval": "required"}}
+
+    async def go(g: Any, chat: Any, said: Any) -> Any:
+        work = build(g, chat, tools)
+        work.checkpointer = saver
+
+        async def body(_run: Any, _task: str) -> str:
+            return (await work.ainvoke(said, config))["messages"][-1].text
+
+        return await g.run(body, "go", request_id="r1", retry="resume", agent_name="body")
+
+    async with gate(tmp_path / "a.db", tools__writes=writes) as g:
+        script = (asks(use("ticket", title="a")), asks(use("approve_me", "c2", x=1)))
+        first = await go(g, model(*script), given())
+        assert first.reason is StopReason.APPROVAL_PENDING
+        store = g.house().store
+        (row,) = await store.approvals.list()
+        await store.approvals.decide(row.id, approved=True, by="me")
+        chat = model(asks(use("approve_me", "c3", x=1)), asks(use("ticket", "c4", title="a")), says("done"))
+        second = await go(g, chat, None)
+    assert second.output == "done", second.details
+    assert len(chat.asked) == 3
+    assert second.steps == 5
+    assert world.done == {"a": 1, "approved": 1}
+
+
 # -- agents in agents
 
 

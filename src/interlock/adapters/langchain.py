@@ -11,14 +11,20 @@ each time. Tools are guarded wherever it stands.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
 
 from interlock.adapters.packages import needs, tested
 
 with needs("langchain"):
-    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-    from langchain_core.messages import BaseMessage
+    from langchain.agents.middleware import (
+        AgentMiddleware,
+        HumanInTheLoopMiddleware,
+        ModelRequest,
+        ModelResponse,
+    )
+    from langchain_core.messages import BaseMessage, ToolMessage
+    from langgraph.errors import GraphInterrupt
     from langgraph.prebuilt.tool_node import ToolCallRequest
 
     from interlock.adapters.langchain_guard import GraphStopped, Guard, through
@@ -26,22 +32,31 @@ with needs("langchain"):
     from interlock.adapters.langchain_structured import keep_structured, restore_structured
 
 from interlock.adapters.agents import Turn
+from interlock.adapters.seam import across
 from interlock.config.gate import Interlock
-from interlock.core.errors import InterlockError
+from interlock.core.calls import Stop
+from interlock.core.errors import InterlockError, NotPerformed
+from interlock.core.reasons import StopReason
 from interlock.supervisor.run import Run
 from interlock.supervisor.turns import ModelTurn
 
 __all__ = ["GraphStopped", "interlock_middleware"]
 
 
-def interlock_middleware(gate: Interlock) -> AgentMiddleware[Any, Any]:
+def interlock_middleware(
+    gate: Interlock, *, approvals: Literal["store", "framework"] = "store"
+) -> AgentMiddleware[Any, Any]:
     """Return the middleware that puts an agent's tool calls and model requests behind the gate.
 
     Args:
         gate: Its runs are those in which the agent may work: `gate.run`, or `gate.open_run`.
+        approvals: Where a person decides on a tool with `approval: required`: in the store (`interlock approvals`),
+            or in LangChain's own way, an interrupt as `HumanInTheLoopMiddleware` makes it. That needs a checkpointer;
+            the run parks at the interrupt, and goes on under the same request id.
     """
     tested("langchain", "1.4")
-    return _InterlockMiddleware(gate)
+    guard = Guard(gate, by_framework=approvals == "framework")
+    return _AskingMiddleware(guard, gate) if guard.by_framework else _InterlockMiddleware(guard, gate)
 
 
 class _InterlockMiddleware(AgentMiddleware[Any, Any]):
@@ -49,16 +64,17 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
 
     name = "interlock"
 
-    def __init__(self, gate: Interlock) -> None:
+    def __init__(self, guard: Guard, gate: Interlock) -> None:
         super().__init__()
         self.tools: list[Any] = []
-        self._guard = Guard(gate)
+        self._guard = guard
         self._prices = gate.settings.prices
 
     # -- tools
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Put the guarded tool in the tool's place."""
+        self._guard.catch_up_sync(self._guard.run_sync(), request.state)
         if request.tool is None:
             return self._guard.refused_sync(request.tool_call)
         return handler(request.override(tool=self._guard.tool(request.tool)))
@@ -67,6 +83,7 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         """Put the guarded tool in the tool's place."""
+        await self._guard.catch_up(await self._guard.run(), request.state)
         if request.tool is None:
             return await self._guard.refused(request.tool_call)
         return await handler(request.override(tool=self._guard.tool(request.tool)))
@@ -83,6 +100,7 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         """
         try:
             run = self._guard.run_sync()
+            self._guard.catch_up_sync(run, request.messages)
             with Turn(run, **self._words(request)) as turn:
                 if turn.replayed:
                     return _replayed(turn, request)
@@ -100,6 +118,7 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         """
         try:
             run = await self._guard.run()
+            await self._guard.catch_up(run, request.messages)
             async with Turn(run, **self._words(request)) as turn:
                 if turn.replayed:
                     return _replayed(turn, request)
@@ -129,3 +148,74 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
 def _replayed(turn: ModelTurn, request: ModelRequest[Any]) -> ModelResponse[Any]:
     said: list[BaseMessage] = recall(turn)
     return ModelResponse(result=said, structured_response=restore_structured(turn.reply, request.response_format))
+
+
+class _AskingMiddleware(_InterlockMiddleware):
+    """The same, where LangGraph's interrupts ask people: after the model, before any of its calls."""
+
+    state_schema = HumanInTheLoopMiddleware.state_schema
+
+    def __init__(self, guard: Guard, gate: Interlock) -> None:
+        super().__init__(guard, gate)
+        self._edits = HumanInTheLoopMiddleware(interrupt_on={})
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        """Put what a person made of the call in its place, and guard that."""
+        guarded = super().wrap_tool_call
+        return self._edits.wrap_tool_call(request, lambda edited: guarded(edited, handler))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        """Put what a person made of the call in its place, and guard that."""
+        guarded = super().awrap_tool_call
+        return await self._edits.awrap_tool_call(request, lambda edited: guarded(edited, handler))
+
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Ask for the calls that need a yes, as LangChain's own middleware does."""
+        run = self._guard.run_sync()
+        self._guard.catch_up_sync(run, state)
+        update = self._ask(run, state, runtime)
+        for call in _rejected(state, update):
+            run.bridge.cross(self._refuse(run, call))
+        return update
+
+    async def aafter_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Ask for the calls that need a yes, as LangChain's own middleware does."""
+        run = await self._guard.run()
+        await self._guard.catch_up(run, state)
+        update = self._ask(run, state, runtime)
+        for call in _rejected(state, update):
+            await across(run, self._refuse(run, call))
+        return update
+
+    def _ask(self, run: Run, state: Any, runtime: Any) -> dict[str, Any] | None:
+        calls = getattr(state["messages"][-1], "tool_calls", ())
+        needed = {call["name"]: True for call in calls if self._guard.needs_approval(call["name"])}
+        if not needed:
+            return None
+        try:
+            update: dict[str, Any] | None = HumanInTheLoopMiddleware(interrupt_on=dict(needed)).after_model(
+                state, runtime
+            )
+        except GraphInterrupt:
+            names = ", ".join(sorted(needed))
+            stop = Stop(StopReason.APPROVAL_PENDING, f"{names}: the graph is interrupted until a person decides")
+            run.bridge.loop.call_soon_threadsafe(run.stop, stop)
+            raise
+        return update
+
+    async def _refuse(self, run: Run, call: Mapping[str, Any]) -> None:
+        """Put a person's no on record; LangChain tells the model itself."""
+
+        async def never(_args: dict[str, Any]) -> None:
+            raise NotPerformed("a person has refused it")
+
+        await self._guard.seam.call(run, call["name"], call["args"], never, tool_call_id=call["id"], approval="refused")
+
+
+def _rejected(state: Any, update: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return the calls that a person has refused: LangChain has answered them in the tools' place."""
+    answers = [m for m in (update or {}).get("messages", ()) if isinstance(m, ToolMessage) and m.status == "error"]
+    refused = {answer.tool_call_id for answer in answers}
+    return [call for call in state["messages"][-1].tool_calls if call["id"] in refused]

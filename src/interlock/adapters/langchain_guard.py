@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.errors import GraphBubbleUp, ParentCommand
 from pydantic import ConfigDict, ValidationError
 
+from interlock.adapters.agents import Turn
 from interlock.adapters.langchain_tools import Entered, ToolFacts, entered
 from interlock.adapters.langchain_values import MALFORMED, NOTHING, kept, message_of, refusal
 from interlock.adapters.nests import Nest, nested_in
@@ -64,10 +66,12 @@ class Guard:
 
     Attributes:
         seam: To the gate.
+        by_framework: LangGraph's interrupts ask the person whom `approval: required` demands, before the call.
     """
 
-    def __init__(self, gate: Interlock) -> None:
+    def __init__(self, gate: Interlock, *, by_framework: bool = False) -> None:
         self.seam = Seam(gate)
+        self.by_framework = by_framework
         self._strict = gate.settings.validation.input.strict
         self._tools: dict[int, _GuardedTool] = {}
         self._schemas: dict[tuple[str, str], Any] = {}
@@ -103,7 +107,27 @@ class Guard:
             raise _Unopened(NO_RUN)
         return run
 
+    # -- resuming from a checkpoint
+
+    async def catch_up(self, run: Run, state: Any) -> None:
+        """Pass the recorded turns whose replies the graph's own checkpoint has brought along."""
+        while _brought_along(run, state):
+            async with Turn(run, record=dict):
+                pass
+
+    def catch_up_sync(self, run: Run, state: Any) -> None:
+        """Do the same in a thread."""
+        while _brought_along(run, state):
+            with Turn(run, record=dict):
+                pass
+
     # -- tools
+
+    def needs_approval(self, name: str) -> bool:
+        """Whether a person must be asked by the framework before a call of this tool."""
+        facts = next((tool.facts for tool in self._tools.values() if tool.name == name), None)
+        function, effect = (None, None) if facts is None else (facts.function, facts.effect)
+        return self.by_framework and self.seam.needs_approval(name, function=function, effect=effect)
 
     def tool(self, tool: BaseTool) -> BaseTool:
         """Return the tool to execute in place of this one."""
@@ -149,6 +173,18 @@ class Guard:
         return _told(run.bridge.cross(self.seam.absent(run, *_named(call))), call)
 
 
+def _brought_along(run: Run, state: Any) -> bool:
+    """Whether the reply of the next recorded turn stands in the graph's messages already."""
+    tape = run.scope.tape
+    record = None if tape is None or run.scope.stop is not None else tape.turn(run.scope.turn + 1)
+    if record is None or record.reply is None:
+        return False
+    messages = state.get("messages", ()) if isinstance(state, Mapping) else getattr(state, "messages", state)
+    there = {getattr(message, "id", None) for message in messages if getattr(message, "id", None)}
+    said = {message["data"].get("id") for message in orjson.loads(record.reply).get("messages", ())}
+    return bool(said) and said <= there
+
+
 def _named(call: Mapping[str, Any]) -> tuple[str, Any, str | None]:
     return str(call.get("name")), call.get("args"), call.get("id")
 
@@ -165,7 +201,7 @@ class _GuardedTool(BaseTool):
         """Pass the funnel, blocking; attempts are made in threads of the gate."""
         try:
             run = self.guard.run_sync()
-            use = _Use(run, self.facts, input, config, kwargs)
+            use = _Use(run, self.facts, input, config, kwargs, asked=self.guard.needs_approval(self.name))
             outcome = self.guard.seam.call_sync(run, self.name, use.args, use.make_sync, **use.words)
         except ConfigError as error:
             raise through(error) from None
@@ -177,7 +213,7 @@ class _GuardedTool(BaseTool):
         """Pass the funnel."""
         try:
             run = await self.guard.run()
-            use = _Use(run, self.facts, input, config, kwargs)
+            use = _Use(run, self.facts, input, config, kwargs, asked=self.guard.needs_approval(self.name))
             outcome = await self.guard.seam.call(
                 run, self.name, use.args, use.make, threaded=self.facts.blocks, **use.words
             )
@@ -193,13 +229,20 @@ class _Use:
     """One use of a tool: its attempts, and its answer.
 
     Attributes:
-        args: What the model gave. words: for the seam.
+        args: What the model gave. words: for the seam. asked: whether a person has approved, through the framework.
     """
 
     __slots__ = ("_config", "_facts", "_given", "_kwargs", "_native", "_run", "args", "words")
 
     def __init__(
-        self, run: Run, facts: ToolFacts, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+        self,
+        run: Run,
+        facts: ToolFacts,
+        given: Any,
+        config: RunnableConfig | None,
+        kwargs: dict[str, Any],
+        *,
+        asked: bool,
     ) -> None:
         self._run = run
         self._facts = facts
@@ -217,6 +260,8 @@ class _Use:
             "inputs": facts.inputs,
             "tool_call_id": given.get("id"),
             "passes": (GraphBubbleUp,),
+            # Whoever came this far was asked.
+            "approval": "given" if asked else None,
         }
 
     async def make(self, args: dict[str, Any]) -> Any:

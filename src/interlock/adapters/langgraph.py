@@ -55,11 +55,13 @@ def tool_wrappers(gate: Interlock) -> Wrappers:
     guard = Guard(gate)
 
     def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
+        guard.catch_up_sync(guard.run_sync(), request.state)
         if request.tool is None:
             return guard.refused_sync(request.tool_call)
         return execute(request.override(tool=guard.tool(request.tool)))
 
     async def awrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
+        await guard.catch_up(await guard.run(), request.state)
         if request.tool is None:
             return await guard.refused(request.tool_call)
         return await execute(request.override(tool=guard.tool(request.tool)))
@@ -107,6 +109,7 @@ class _GuardedModel(BaseChatModel):
     ) -> ChatResult:
         try:
             run = self.guard.run_sync()
+            self.guard.catch_up_sync(run, messages)
             with Turn(run, **words_of(self.inner, self.prices, kwargs)) as turn:
                 if turn.replayed:
                     return _as_result(recall(turn))
@@ -121,6 +124,7 @@ class _GuardedModel(BaseChatModel):
     ) -> ChatResult:
         try:
             run = await self.guard.run()
+            await self.guard.catch_up(run, messages)
             async with Turn(run, **words_of(self.inner, self.prices, kwargs)) as turn:
                 if turn.replayed:
                     return _as_result(recall(turn))
@@ -137,6 +141,7 @@ class _GuardedModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         try:
             run = self.guard.run_sync()
+            self.guard.catch_up_sync(run, messages)
             with Turn(run, **words_of(self.inner, self.prices, kwargs)) as turn:
                 if turn.replayed:
                     yield from _as_chunks(recall(turn))
@@ -156,6 +161,7 @@ class _GuardedModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         try:
             run = await self.guard.run()
+            await self.guard.catch_up(run, messages)
             # What consumes the pieces may be another task than the one that asked.
             async with Turn(run, **words_of(self.inner, self.prices, kwargs)).uncut() as turn:
                 if turn.replayed:

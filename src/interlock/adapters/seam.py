@@ -85,7 +85,7 @@ class Seam:
             timeout_s: The framework's own timeout of this tool, in place of its own cutting; where nothing else is
                 declared.
             approval: `required`: the framework says that a person must approve; likewise. `given`: the framework has
-                asked one, and the answer is yes, whatever the configuration demands.
+                asked one, and the answer is yes, whatever the configuration demands; `refused`: it is no.
             passes: Exceptions that are the framework's own control flow: nothing was done, and they are raised on.
             threaded: The handler blocks a thread of the framework, which goes on after a timeout.
 

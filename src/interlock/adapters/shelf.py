@@ -11,13 +11,14 @@ from interlock.config.build import House
 from interlock.core.calls import Effect, OnUnknown, Schema, ToolSpec
 from interlock.core.errors import ConfigError
 from interlock.gateway.tools import Tool
-from interlock.policy.approval import given
+from interlock.policy.approval import given, refused
 from interlock.policy.globs import valid_tool_name
 
 __all__ = ["Asked", "Said", "Shelf"]
 
-# Whether a person must approve, or has approved.
-Asked = Literal["required", "given"] | None
+# Whether a person must approve, or has decided.
+Asked = Literal["required", "given", "refused"] | None
+_DECIDED = {"given": given, "refused": refused}
 
 # Tools come from the application, but an MCP server may offer others each time.
 TOOLS_KEPT = 4096
@@ -75,7 +76,7 @@ class Shelf:
         declared: ToolSpec | None = function.spec if own else home.gateway.declared(name)
         keyless = declared is not None and not own and _by_key(declared)
         timed = declared is not None and declared.timeout_s is None and said.timeout_s is not None
-        if declared is not None and not keyless and not timed and said.approval != "given":
+        if declared is not None and not keyless and not timed and said.approval not in _DECIDED:
             return declared.name
         place = (name, declared, keyless, said)
         tool = self._tools.get(place)
@@ -84,8 +85,8 @@ class Shelf:
         if declared is None:
             return self._keep(place, _foreign(name, home, said))
         changes: dict[str, Any] = {"timeout_s": said.timeout_s} if timed else {}
-        if said.approval == "given":
-            changes["approval"] = given
+        if said.approval in _DECIDED:
+            changes["approval"] = _DECIDED[said.approval]
         return self._keep(place, replace(_without_key(declared) if keyless else declared, **changes))
 
     def absent(self, name: str) -> ToolSpec:
@@ -129,7 +130,7 @@ def _foreign(name: str, home: House, said: Said) -> ToolSpec:
         inputs=said.inputs or _ARGUMENTS,
         output=_VALUE,
         timeout_s=said.timeout_s,
-        approval=given if said.approval == "given" else "required" if said.approval else None,
+        approval=_DECIDED.get(said.approval or "", "required" if said.approval else None),
         known=valid_tool_name(name),
     )
     try:

@@ -39,6 +39,7 @@ __all__ = [
     "ApprovalStore",
     "Approvals",
     "given",
+    "refused",
     "standing",
 ]
 
@@ -136,6 +137,11 @@ class ApprovalStore(Protocol):
 def given(_call: Call[Any]) -> bool:
     """Say yes: the approver of calls that a person has approved elsewhere. Nobody is asked."""
     return True
+
+
+def refused(_call: Call[Any]) -> bool:
+    """Say no: the approver of calls that a person has refused elsewhere."""
+    return False
 
 
 def standing(row: ApprovalRow, wall_s: float) -> ApprovalState:
