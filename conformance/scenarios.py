@@ -92,14 +92,14 @@ def steps(*turns: tuple[Use, ...], then: Script | None = None) -> Script:
 
 
 def rows(count: int, tokens: Mapping[int, int] | None = None) -> Script:
-    """Append line after line; the prompt of some turns is of a given size."""
+    """Append line after line; the answers of some turns are of a given length."""
 
     def script(seen: Seen) -> Turn:
         number = seen.times("row_append") + 1
         if number > count or seen.turn > CALLS:
             return Turn(text="All lines are there.")
-        used = (tokens or {}).get(seen.turn, 1_000)
-        return Turn((Use("row_append", {"table": "log", "value": f"line {number}"}),), input_tokens=used)
+        used = (tokens or {}).get(seen.turn, 50)
+        return Turn((Use("row_append", {"table": "log", "value": f"line {number}"}),), output_tokens=used)
 
     return script
 
@@ -303,7 +303,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "dollar_cap",
         "dollar cap mid-run",
-        rows(8, {3: 1_000_000}),
+        rows(8, {3: 200_000}),
         # The third turn is what costs too much; its calls are let through, and no further turn begins.
         {"row:line 1": 1, "row:line 2": 1, "row:line 3": 1},
         config={"agent": {"budgets": {"max_usd": 1.0}}},
