@@ -55,6 +55,20 @@ async def resend(task: dict, text: str, *, idempotency_key: str) -> str:
     return text
 
 
+def find(task: dict, text: str, *, idempotency_key: str):
+    with (WORLD / "effects").open("a+") as effects:
+        effects.seek(0)
+        return text if any(idempotency_key in known for known in effects) else None
+
+
+@gate.tool("lookup", effect="write", on_unknown="lookup", lookup=find, settle_s=1.0)
+async def lookup(task: dict, text: str, *, idempotency_key: str) -> str:
+    come_to("sending", task)
+    happen(f"{task['name']} {text}", f"{idempotency_key} {os.getpid()}")
+    come_to("sent", task)
+    return text
+
+
 @gate.tool("block", effect="read")
 async def block() -> int:
     time.sleep(1.5)  # noqa: ASYNC251 - this is what must cost no lease

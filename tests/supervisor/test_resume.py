@@ -262,6 +262,26 @@ class TestWhatIsNoRefusal:
         assert asked == ["value", "odd"]
         await scene.gate.aclose()
 
+    async def test_where_nothing_is_refused_a_resumed_run_repeats_no_write_either(self):
+        scene = Scene({"mode": "observe"})
+        scene.sent.append("so that the next answer is not lost")
+        crash = [True]
+
+        async def agent(run, task):
+            await run.model(scene.ask, "plan")
+            done = [await run.call("post", {"text": "hi"}) for _ in range(2)]  # nothing is collapsed here
+            if crash:
+                raise RuntimeError
+            return [*done, await run.call("post", {"text": "hi"})]
+
+        died = await scene.gate.run(agent, "x", request_id="r1")
+        crash.clear()
+        await again_from_the_start(scene, died)
+        result = await scene.gate.run(agent, "x", request_id="r1")
+        assert result.output == [{"n": 2}, {"n": 3}, {"n": 4}]
+        assert len(scene.sent) == 4
+        await scene.gate.aclose()
+
     async def test_a_call_that_the_agent_cut_off_is_made_anew_in_its_place(self, scene):
         waited = []
 

@@ -14,7 +14,7 @@ from interlock.journal.inflight import SHUTDOWN, Flight
 from interlock.journal.ledger import Ledger
 from interlock.journal.naming import name_effect
 from interlock.journal.resolve import Resolver
-from interlock.journal.store import ClaimState, Intent, Refused, Settlement
+from interlock.journal.store import Claim, ClaimState, Intent, Refused, Settlement
 from interlock.journal.wording import disproved, refusal
 
 __all__ = ["Write"]
@@ -82,7 +82,7 @@ class Write:
             if standing is None:
                 self._mine = True
                 return None
-            if call.run.observing:
+            if call.run.observing and not self._was_ours(standing):
                 name_effect(call, ledger.secret, counted=True)
                 continue
             answer = await self._resolver.resolve(call, standing)
@@ -97,6 +97,19 @@ class Write:
                     self._mine = True
                     return None
         raise ledger.doubt(call, "its claim keeps changing")
+
+    def _was_ours(self, standing: Claim) -> bool:
+        """Whether an earlier attempt of this very run has come so far, where nothing is refused; then it is no repeat.
+
+        A doubt of its own that cannot be resolved is made anew all the same, and noted.
+        """
+        run = self._call.run
+        if standing.run_id != run.root_run_id or standing.fence >= run.fence:
+            return False
+        if self._resolver.next_step(standing) in {Step.STOP, Step.TELL}:
+            self._call.refuse(self._ledger.doubt(self._call, "an earlier attempt"))
+            return False
+        return True
 
     async def _send(self, *, last: bool = False) -> Answer | None:
         """Perform the write and settle it; None: a look-up says that it did not happen, and it may be sent again."""
