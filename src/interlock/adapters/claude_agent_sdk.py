@@ -11,9 +11,10 @@ itself (Bash, Edit, MCP servers that it starts) is judged in hooks, before and a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -96,7 +97,7 @@ def run_sync(gate: Interlock, prompt: Any, options: ClaudeAgentOptions | None = 
 
 async def query(
     gate: Interlock, *, prompt: Any, options: ClaudeAgentOptions | None = None, provider: str = "anthropic"
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Do what the SDK's `query` does, inside the current run; inside a tool of one, in a child of it.
 
     Raises:
@@ -107,8 +108,9 @@ async def query(
         raise NoRun("claude_agent_sdk.query was called outside a run of its gate: use gate.run or gate.open_run")
     async with AgentRun(here, "query") as run:
         opened = session(gate, run, options, provider)
-        async for message in opened.read(sdk.query(prompt=prompt, options=opened.options)):
-            yield message
+        async with contextlib.aclosing(opened.read(sdk.query(prompt=prompt, options=opened.options))) as messages:
+            async for message in messages:
+                yield message
 
 
 def session(
@@ -243,25 +245,28 @@ class _Work:
     async def run(self, run: Run, _task: Any) -> Any:
         """Be the agent of the run."""
         said: list[str] = []
-        async for message in query(self._gate, prompt=self._prompt, options=self._options, provider=self._provider):
-            self._messages.append(message)
-            if isinstance(message, AssistantMessage) and message.parent_tool_use_id is None:
-                said += [block.text for block in message.content if isinstance(block, TextBlock)]
-                run.partial = {"text": "\n".join(said)}
-            elif isinstance(message, ResultMessage):
-                end = _ENDS.get(message.subtype)
-                if end is not None:
-                    run.stop(Stop(*end, {"subtype": message.subtype}))
-            if self._on_message is not None:
-                seen = self._on_message(message)
-                if inspect.isawaitable(seen):
-                    await seen
+        asked = query(self._gate, prompt=self._prompt, options=self._options, provider=self._provider)
+        async with contextlib.aclosing(asked) as messages:
+            async for message in messages:
+                await self._take(run, message, said)
         last = self._messages[-1] if self._messages else None
-        if not isinstance(last, ResultMessage):
+        if not isinstance(last, ResultMessage) or run.scope.stop is not None:
             return None
         if last.is_error and last.subtype not in _ENDS:
             raise sdk.ResultError(str(last.result or last.subtype))
         return last.result if last.structured_output is None else last.structured_output
+
+    async def _take(self, run: Run, message: Any, said: list[str]) -> None:
+        self._messages.append(message)
+        if isinstance(message, AssistantMessage) and message.parent_tool_use_id is None:
+            said += [block.text for block in message.content if isinstance(block, TextBlock)]
+            run.partial = {"text": "\n".join(said)}
+        elif isinstance(message, ResultMessage) and message.subtype in _ENDS:
+            run.stop(Stop(*_ENDS[message.subtype], {"subtype": message.subtype}))
+        if self._on_message is not None:
+            seen = self._on_message(message)
+            if inspect.isawaitable(seen):
+                await seen
 
     def result(self, result: RunResult) -> ClaudeResult:
         """Return the gate's result, with the session's messages."""

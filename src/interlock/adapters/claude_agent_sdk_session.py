@@ -9,10 +9,11 @@ alone; after a single tool the command line passes over it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ READS = frozenset(
 )
 # The command line has timeouts of its own; ours is for a hook that never comes.
 PATIENCE_S = 3_600.0
+DONE_BEFORE = "no error: this was done before, was not done again, and this is its result: "
 
 
 class ToolReported(Exception):
@@ -99,14 +101,15 @@ class Session:
 
     # -- messages
 
-    async def read(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def read(self, messages: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         """Yield the session's messages, having charged what they say; and settle everything at their end."""
         error: BaseException | None = None
         try:
-            async for message in messages:
-                self._heard(message)
-                if self._shows_pieces or not isinstance(message, StreamEvent):
-                    yield message
+            async with contextlib.aclosing(_closable(messages)) as heard:
+                async for message in heard:
+                    self._heard(message)
+                    if self._shows_pieces or not isinstance(message, StreamEvent):
+                        yield message
         except BaseException as raised:
             error = raised
             raise
@@ -220,7 +223,9 @@ class Session:
             return {}
         del self._pending[call_id]
         outcome = await pending.task
-        said = {"permissionDecision": "deny", "permissionDecisionReason": outcome.for_model}
+        # The command line tells any reason as an error; a stored result must not read like one.
+        text = f"{DONE_BEFORE}{outcome.for_model}" if outcome.ok else outcome.for_model
+        said = {"permissionDecision": "deny", "permissionDecisionReason": text}
         return {"hookSpecificOutput": {"hookEventName": "PreToolUse", **said}}
 
     async def _after(self, given: Mapping[str, Any], tool_use_id: str | None, _context: Any) -> dict[str, Any]:
@@ -301,6 +306,17 @@ class _Pending:
         if not self._end.done():
             self._end.set_exception(error)
             self._end.exception()  # looked at, even where no attempt waits for it any more
+
+
+async def _closable(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """Yield the messages; closed, it ends the session."""
+    try:
+        async for message in messages:
+            yield message
+    finally:
+        close = getattr(messages, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _also(outcome: Outcome) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def install(gate: Interlock) -> None:
 
 
 def function_tool(tool: Tool, **options: Any) -> FunctionTool:
-    """Do what the SDK's `function_tool` does, for a tool decorated with `@gate.tool`: the SDK's takes functions only."""
+    """Do what the SDK's `function_tool` does, of a tool decorated with `@gate.tool`; the SDK takes functions only."""
 
     @functools.wraps(tool)
     async def call(*args: Any, **kwargs: Any) -> Any:
