@@ -6,6 +6,7 @@ name of a tool or of a data set: renamed consistently, a run has the same findin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from interlock.core.categories import Category
 from interlock.forensics.traces import RecordedCall, RecordedRun
 from interlock.forensics.writes_seen import writes_of
 
-__all__ = ["NOT_EXECUTED", "Across", "Finding", "Placed", "Seen", "see"]
+__all__ = ["NOT_EXECUTED", "Across", "Finding", "Placed", "Seen", "see", "sentence"]
 
+_NUMBERS = re.compile(r"[0-9a-f]{6,}|\d+")
 # Statuses of our own records whose tool was not asked, or not again.
 NOT_EXECUTED = frozenset(
     {"replayed", "repeated", "denied", "refused", "stopped", "invalid_arguments", "fenced", "approval", "circuit_open"}
@@ -102,6 +104,11 @@ class Seen:
     def executed_writes(self) -> Iterator[Placed]:
         """Writes that happened, in order."""
         return (placed for placed in self.calls if placed.write and placed.executed)
+
+
+def sentence(output: str | None) -> str:
+    """Return what an answer says, without the numbers and ids in which receipts of equal deeds differ."""
+    return _NUMBERS.sub("#", (output or "")[:120])
 
 
 def see(run: RecordedRun, across: Across, prompt_alarm: int) -> Seen:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from interlock.budget.loops import LoopDetector, LoopOptions
 from interlock.core.categories import Category
 from interlock.core.reasons import StopReason
-from interlock.forensics.findings import Finding, Seen
+from interlock.forensics.findings import Finding, Seen, sentence
 
 __all__ = ["PASSING", "caps_met", "key_of_call", "loops"]
 
@@ -51,8 +51,11 @@ def loops(seen: Seen) -> Iterator[Finding]:
     if len(seen.calls) <= 2 or seen.run.ours:
         return
     detector = LoopDetector(LoopOptions())
+    switches = _switches(seen)
     for placed in seen.calls:
         call = placed.call
+        if (call.tool, call.args_hash) in switches:
+            continue
         key, batch = key_of_call(call.tool, call.args_hash), placed.step
         verdict = detector.propose(key, batch, write=placed.write, allowed=False)
         if isinstance(verdict, StopReason):
@@ -70,6 +73,14 @@ def loops(seen: Seen) -> Iterator[Finding]:
         counts = not (placed.write and call.error is not None)
         output = hash(call.output_hash or call.output or call.status)
         detector.settle(key, output, batch, placed.step, None, counts=counts)
+
+
+def _switches(seen: Seen) -> frozenset[tuple[str, str]]:
+    """Return writes that answered the same arguments with another state: on, off and on again get somewhere."""
+    said: dict[tuple[str, str], set[str]] = {}
+    for placed in seen.executed_writes:
+        said.setdefault((placed.call.tool, placed.call.args_hash), set()).add(sentence(placed.call.output))
+    return frozenset(key for key, states in said.items() if len(states) > 1)
 
 
 def caps_met(seen: Seen) -> Iterator[Finding]:

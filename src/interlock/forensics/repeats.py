@@ -8,7 +8,7 @@ from typing import Any
 
 from interlock.core.categories import Category
 from interlock.forensics.error_text import error_kind
-from interlock.forensics.findings import Finding, Placed, Seen
+from interlock.forensics.findings import Finding, Placed, Seen, sentence
 
 __all__ = ["collisions", "doubts_and_duplicates"]
 
@@ -16,7 +16,6 @@ _UNKNOWN_OUTCOMES = frozenset({"timeout", "server_or_network"})
 _KEY_NAMES = re.compile(
     r"^(?:x[-_])?(?:idempotency|dedupe|dedup|client[-_]?request)[-_]?(?:key|id|token)?$", re.IGNORECASE
 )
-_NUMBERS = re.compile(r"[0-9a-f]{6,}|\d+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?:\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
 _SAID_AT_ONCE = 200
 _WORDS = re.compile(r"\w+")
@@ -83,12 +82,7 @@ def _same(one: Placed, other: Placed) -> bool:
 def _same_effect(one: Placed, other: Placed) -> bool:
     if one.call.output_hash == other.call.output_hash:
         return True
-    return _sentence(one.call.output) == _sentence(other.call.output)
-
-
-def _sentence(output: str | None) -> str:
-    # Receipts and new ids differ; "now ON" and "now OFF" are two effects.
-    return _NUMBERS.sub("#", (output or "")[:120])
+    return sentence(one.call.output) == sentence(other.call.output)
 
 
 def _in_doubt(seen: Seen) -> Iterator[Finding]:

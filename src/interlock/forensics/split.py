@@ -15,6 +15,7 @@ __all__ = ["MAX_RECORD_BYTES", "Source", "TooLong", "pieces"]
 
 MAX_RECORD_BYTES = 24 << 20
 _CHUNK = 1 << 18
+_LARGE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 # Keys whose array, in a document of its own, holds records rather than the parts of one.
 _HOLDERS = frozenset({b"resourceSpans", b"simulations", b"runs", b"traces", b"data", b"records"})
@@ -42,7 +43,8 @@ def pieces(source: Source) -> Iterator[bytes]:
     buffer = _Buffer(source)
     head = buffer.peek(_CHUNK).removeprefix(_BOM).lstrip()
     if head[:1] in {b"[", b"{"}:
-        while b"\n" not in head and len(head) < MAX_RECORD_BYTES and buffer.more():
+        # An object may be a long first line of many, or a document; an array that long is a document in any case.
+        while head[:1] == b"{" and b"\n" not in head and len(head) < MAX_RECORD_BYTES and buffer.more():
             head = buffer.data.removeprefix(_BOM).lstrip()
         line, newline, _ = head.partition(b"\n")
         if not newline or not _is_whole(line):
@@ -74,8 +76,8 @@ class _Buffer:
 
     def more(self) -> bool:
         """Read on; return whether there was something."""
-        # What must be looked through again and again is read in ever larger parts.
-        chunk = b"" if self.ended else self._source.read(max(_CHUNK, len(self.data)))
+        # What is appended to again and again is read in larger parts.
+        chunk = b"" if self.ended else self._source.read(max(_CHUNK, min(len(self.data), _LARGE)))
         self.ended = not chunk
         self.data += chunk
         return bool(chunk)
@@ -130,6 +132,7 @@ class _Cutter:
         self._start = 0  # where the record, or what has not been handed out, begins
         self._depth = 0
         self._records_at = 0  # a record is what stands at this depth
+        self._holder = False  # the document has had its records inside of it: the rest of it is none
         self._key = b""
         self._cut: list[bytes] = []
         self._skipped = b""
@@ -174,15 +177,16 @@ class _Cutter:
             return
         if self._depth == 1 and not _PART.match(self._buffer.data[at : at + 2_000]):
             self._records_at = 1
-        elif self._depth == 2 and self._key in _HOLDERS:
+        elif self._depth == 2 and self._key in _HOLDERS and not self._holder:
             self._records_at = 2
+            self._holder = True
 
     def _close(self, end: int) -> None:
         self._depth -= 1
-        if self._depth < self._records_at:
-            self._records_at = 0 if self._depth == 0 else self._records_at
-            if self._depth == 0 or self._records_at == 2:
-                self._start = end
+        if self._depth < self._records_at or (self._depth == 0 and self._holder):
+            self._records_at = 0
+            self._start = end
+            self._holder = self._holder and self._depth > 0
         elif self._depth == self._records_at:
             piece = self._buffer.data[self._start : end]
             if self._skipped:
