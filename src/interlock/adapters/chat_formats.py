@@ -6,7 +6,6 @@ be the vendor's objects or plain mappings. What a model writes is never trusted 
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,13 +191,6 @@ def dump(reply: Any) -> dict[str, Any]:
     }
 
 
-_CLASSES = {
-    Format.CHAT: ("openai.types.chat", "ChatCompletion"),
-    Format.RESPONSES: ("openai.types.responses", "Response"),
-    Format.ANTHROPIC: ("anthropic.types", "Message"),
-}
-
-
 def rebuild(kept: Mapping[str, Any]) -> Any:
     """Return the reply that `dump` was given."""
     if kept["plain"]:
@@ -208,7 +200,17 @@ def rebuild(kept: Mapping[str, Any]) -> Any:
 
 def as_object(form: Format, reply: Mapping[str, Any]) -> Any:
     """Return plain data as the vendor's own object of that format."""
-    module, name = _CLASSES[form]
-    kind = getattr(importlib.import_module(module), name)
     # Not validated: compatible servers leave fields out, and the vendors' clients take that too.
-    return kind.construct(**reply)
+    match form:
+        case Format.CHAT:
+            from openai.types.chat import ChatCompletion  # noqa: PLC0415 - whichever client the loop has
+
+            return ChatCompletion.construct(**reply)
+        case Format.RESPONSES:
+            from openai.types.responses import Response  # noqa: PLC0415
+
+            return Response.construct(**reply)
+        case Format.ANTHROPIC:
+            from anthropic.types import Message  # noqa: PLC0415
+
+            return Message.construct(**reply)

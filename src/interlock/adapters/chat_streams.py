@@ -6,7 +6,6 @@ A stream is only as good as its last piece: one that breaks off has no reply, an
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -259,23 +258,34 @@ def _message_events(reply: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 _PIECES = {
-    "content_block_delta": ("anthropic.types", "RawContentBlockDeltaEvent"),
-    "content_block_start": ("anthropic.types", "RawContentBlockStartEvent"),
-    "content_block_stop": ("anthropic.types", "RawContentBlockStopEvent"),
-    "message_delta": ("anthropic.types", "RawMessageDeltaEvent"),
-    "message_start": ("anthropic.types", "RawMessageStartEvent"),
-    "message_stop": ("anthropic.types", "RawMessageStopEvent"),
-    "response.completed": ("openai.types.responses", "ResponseCompletedEvent"),
-    "response.failed": ("openai.types.responses", "ResponseFailedEvent"),
-    "response.incomplete": ("openai.types.responses", "ResponseIncompleteEvent"),
-    "response.output_item.done": ("openai.types.responses", "ResponseOutputItemDoneEvent"),
-    "response.output_text.delta": ("openai.types.responses", "ResponseTextDeltaEvent"),
+    "content_block_delta": "RawContentBlockDeltaEvent",
+    "content_block_start": "RawContentBlockStartEvent",
+    "content_block_stop": "RawContentBlockStopEvent",
+    "message_delta": "RawMessageDeltaEvent",
+    "message_start": "RawMessageStartEvent",
+    "message_stop": "RawMessageStopEvent",
+    "response.completed": "ResponseCompletedEvent",
+    "response.failed": "ResponseFailedEvent",
+    "response.incomplete": "ResponseIncompleteEvent",
+    "response.output_item.done": "ResponseOutputItemDoneEvent",
+    "response.output_text.delta": "ResponseTextDeltaEvent",
 }
 
 
 def as_pieces(form: Format, pieces: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
     """Yield pieces as the vendor's own objects."""
+    types = _types_of(form)
     for piece in pieces:
-        chunk = ("openai.types.chat", "ChatCompletionChunk")
-        module, name = chunk if form is Format.CHAT else _PIECES[piece["type"]]
-        yield getattr(importlib.import_module(module), name).construct(**piece)
+        name = "ChatCompletionChunk" if form is Format.CHAT else _PIECES[piece["type"]]
+        yield getattr(types, name).construct(**piece)
+
+
+def _types_of(form: Format) -> Any:
+    match form:
+        case Format.CHAT:
+            from openai.types import chat as types  # noqa: PLC0415 - whichever client the loop has
+        case Format.RESPONSES:
+            from openai.types import responses as types  # noqa: PLC0415
+        case Format.ANTHROPIC:
+            from anthropic import types  # noqa: PLC0415
+    return types
