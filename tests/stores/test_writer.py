@@ -194,6 +194,25 @@ async def test_what_nobody_waits_for_survives_a_store_that_is_away(db, path):
     writer.close()
 
 
+async def test_who_waits_behind_more_than_a_commit_holds_hears_at_once_that_the_store_is_away(db, path):
+    options = WriterOptions(patience_s=3600.0, linger_s=0.01, retry_s=0.01, batch=4)
+    writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, options)
+    db.execute("pragma busy_timeout = 0")
+    theirs = open_db(path)
+    theirs.execute("begin immediate")
+    for i in range(50):
+        writer.later(add, f"w{i}")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(writer.submit(add, "refused"), 30)
+    theirs.execute("rollback")
+    theirs.close()
+    await writer.submit(add, "after")
+    assert words(path) == [*(f"w{i}" for i in range(50)), "after"]
+    assert writer.lost == 0
+    writer.close()
+
+
 async def test_the_backlog_is_bounded_and_what_is_lost_is_counted(db, path):
     options = WriterOptions(patience_s=0.05, linger_s=0.01, retry_s=0.01, backlog=5)
     writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, options)

@@ -161,6 +161,8 @@ class WriterThread:
         self._clock = clock
         self._options = options
         self._queue: deque[Item] = deque()
+        # Held by whoever takes from the head, so that the watchdog cannot put the writer's order out.
+        self._order = threading.Lock()
         self._urgent = False
         self._closing = False
         self._why_closed = CLOSED
@@ -277,12 +279,10 @@ class WriterThread:
     def _take(self) -> list[Item]:
         self._urgent = False
         batch: list[Item] = []
-        try:
+        with self._order, contextlib.suppress(IndexError):
             while len(batch) < self._options.batch:
                 batch.append(self._queue.popleft())
             self._urgent = bool(self._queue)
-        except IndexError:
-            pass
         return batch
 
     def _commit(self, batch: list[Item]) -> list[Any]:
@@ -330,9 +330,13 @@ class WriterThread:
         return outcomes
 
     def _keep(self, batch: list[Item], error: sqlite3.Error) -> list[Any]:
-        """The store is at fault: what nobody waits for goes back to the head of the queue."""
+        """The store is at fault: what nobody waits for goes back to the head; who waits behind it hears of it now."""
         self._failing = True
-        self._queue.extendleft(item for item in reversed(batch) if item[2] is None)
+        with self._order:
+            self._queue.extendleft(item for item in reversed(batch) if item[2] is None)
+        self._urgent = False  # first: who comes from here on rings again
+        waiting = self._take_back()
+        self._answer(waiting, [translate(error, self._path) for _ in waiting])
         return [translate(error, self._path) for _ in batch]
 
     def _answer(self, batch: list[Item], outcomes: list[Any]) -> None:
@@ -369,17 +373,19 @@ class WriterThread:
 
     def _give_up(self, text: str) -> None:
         """Tell those who wait that the store does not answer. What is not yet begun is taken back."""
+        waiting = self._take_back() + self._under_way
+        self._answer(waiting, [StoreUnavailable(text) for _ in waiting])
+
+    def _take_back(self) -> list[Item]:
+        """Take out of the queue what somebody waits for."""
         waiting: list[Item] = []
         kept: list[Item] = []
-        for _ in range(len(self._queue)):
-            try:
+        with self._order:
+            for _ in range(len(self._queue)):
                 item = self._queue.popleft()
-            except IndexError:
-                break
-            (kept if item[2] is None else waiting).append(item)
-        self._queue.extendleft(reversed(kept))
-        waiting += self._under_way
-        self._answer(waiting, [StoreUnavailable(text) for _ in waiting])
+                (kept if item[2] is None else waiting).append(item)
+            self._queue.extendleft(reversed(kept))
+        return waiting
 
 
 def _deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
