@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import genai_prices
 import pytest
 
 from interlock.budget.prices import ModelPrice, Prices, Usage, read_model, read_usage
@@ -70,3 +71,40 @@ def test_the_model_is_read_where_the_reply_names_it():
     assert read_model({"model": "gpt-4o"}) == "gpt-4o"
     assert read_model(SimpleNamespace(model="")) is None
     assert read_model("text") is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openai:gpt-4o",
+        "openai:gpt-5",
+        "anthropic:claude-sonnet-4-5",  # dearer beyond 200,000 tokens
+        "anthropic:claude-opus-4-1",
+        "google:gemini-2.5-pro",
+        "deepseek:deepseek-chat",  # cheaper at night
+        "gpt-4o-mini",
+    ],
+)
+def test_a_price_is_the_one_of_the_list_at_any_size(model):
+    shapes = [
+        (7, 3, 0, 0),
+        (1, 0, 0, 0),
+        (0, 9, 0, 0),
+        (99_999, 1, 0, 0),
+        (100_001, 5, 50, 5),
+        (900_000, 200_000, 10, 1),
+    ]
+    shapes += [(n, 11, n // 3, n // 5) for n in (10, 1_000, 64_000, 150_000, 250_000)]
+    for given, output, read, write in shapes:
+        cost = Prices().cost_usd(model, Usage(given, output, read, write))
+        listed = genai_prices.calc_price(
+            genai_prices.Usage(
+                input_tokens=given,
+                output_tokens=output,
+                cache_read_tokens=read or None,
+                cache_write_tokens=write or None,
+            ),
+            model_ref=model.rpartition(":")[2],
+            provider_id=model.rpartition(":")[0] or None,
+        )
+        assert cost == pytest.approx(float(listed.total_price), rel=1e-9), (given, output, read, write)

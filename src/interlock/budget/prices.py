@@ -5,6 +5,7 @@ An unknown price is a state, never zero: `cost` answers None, and under a cap on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,8 +60,66 @@ class Prices:
         )
 
 
+# What a model costs is a straight line up to here, in tokens; where tiers begin earlier, or the hour counts, it is not.
+_STRAIGHT_UP_TO = 100_000
+_MEGA = 1_000_000
+
+
 @lru_cache(maxsize=4096)
 def _listed_cost_usd(
+    model: str, input_tokens: int, output_tokens: int, cache_read_tokens: int, cache_write_tokens: int
+) -> float | None:
+    rates = _rates(model)
+    fresh = input_tokens - cache_read_tokens - cache_write_tokens
+    if rates is None or fresh < 0 or max(input_tokens, output_tokens) > _STRAIGHT_UP_TO:
+        return _calculated_usd(model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens)
+    of_input, of_output, of_read, of_write = rates
+    return (
+        fresh * of_input + output_tokens * of_output + cache_read_tokens * of_read + cache_write_tokens * of_write
+    ) / _MEGA
+
+
+@lru_cache(maxsize=512)
+def _rates(model: str) -> tuple[float, float, float, float] | None:
+    """Return dollars for a million tokens of input, output, cache read and cache write; None: it is no straight line.
+
+    The list's own arithmetic costs as much as a guarded call, each turn anew.
+    """
+    import genai_prices  # noqa: PLC0415
+    from genai_prices.types import TimeOfDateConstraint  # noqa: PLC0415
+
+    provider, _, name = model.rpartition(":")
+    try:
+        found = genai_prices.calc_price(
+            genai_prices.Usage(input_tokens=1), model_ref=name, provider_id=provider or None
+        )
+    except LookupError:
+        return None
+    prices = found.model.prices
+    if isinstance(prices, list) and any(isinstance(price.constraint, TimeOfDateConstraint) for price in prices):
+        return None
+    n = _STRAIGHT_UP_TO
+    half = n // 2
+    points = [
+        (half, 0, 0, 0),
+        (0, half, 0, 0),
+        (half, 0, half, 0),
+        (half, 0, 0, half),
+        (n, n, n // 4, n // 5),
+        (7, 5, 3, 1),
+    ]
+    usd = [_calculated_usd(model, *point) for point in points]
+    if any(cost is None for cost in usd):
+        return None
+    rates = [(cost or 0.0) / half * _MEGA for cost in usd[:4]]
+    for (given, output, read, write), cost in zip(points[4:], usd[4:], strict=True):
+        line = (given - read - write) * rates[0] + output * rates[1] + read * rates[2] + write * rates[3]
+        if not math.isclose(line / _MEGA, cost or 0.0, rel_tol=1e-9):
+            return None
+    return rates[0], rates[1], rates[2], rates[3]
+
+
+def _calculated_usd(
     model: str, input_tokens: int, output_tokens: int, cache_read_tokens: int, cache_write_tokens: int
 ) -> float | None:
     # Imported on the first priced turn: the price list costs 0.2 s of CPU to load.
