@@ -319,6 +319,22 @@ class TestAway:
         assert kept == list(range(len(kept)))
         assert len(kept) + store.lost == 20
 
+    async def test_who_waits_behind_more_than_one_batch_is_told_too(self, mortal, mortal_url, opened, clock):
+        store = opened(mortal_url, options=WriterOptions(patience_s=0.5, linger_s=0.01, retry_s=0.05, batch=4))
+        scene = Scene(store, clock)
+        await scene.begin()
+        mortal.stop()
+        for i in range(40):
+            store.trace_soon("r1", 1, [{"seq": i}])
+        for _ in range(2):
+            async with asyncio.timeout(20.0):
+                with pytest.raises(StoreUnavailable):
+                    await scene.claim("refused")
+        mortal.start()
+        await store.flush()
+        assert len(await store.calls_of("r1")) == 40
+        assert await scene.find("refused") is None
+
     async def test_a_restart_within_their_patience_is_not_seen_by_those_who_wait(
         self, mortal, mortal_url, opened, clock
     ):
