@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from scenes import DONE, Scene, new_run
 
+from interlock.core.clock import SYSTEM
 from interlock.core.errors import StoreUnavailable
 from interlock.journal.store import ClaimState
 from interlock.stores.owner import is_alive, this_process
@@ -160,6 +161,34 @@ class TestHolder:
         # What its caller was told had failed did not happen behind his back.
         assert await scene.find("refused") is None
         assert (await scene.store.switches.read()).switches == ()
+
+    async def test_when_a_stopped_holder_is_gone_the_owner_keeps_its_run_though_its_lease_ran_out(self, path):
+        """While nobody could write nobody could renew: who asks for the run does not profit from that."""
+        ttl_s, patient = 0.5, WriterOptions(patience_s=60.0)
+        owner = SqliteStore(path, environ={}, options=patient, lease_ttl_s=ttl_s)
+        other = SqliteStore(path, environ={}, options=patient, lease_ttl_s=ttl_s)
+        asked_s = SYSTEM.boot()
+        begun = await owner.begin(new_run())
+        with worker("hold", path) as process:
+            lines(process, 1)
+            process.send_signal(signal.SIGSTOP)
+            # Begins to wait for its turn at once, and in earnest: whatever comes of it comes after the release.
+            lease = owner.leases.hold("r1", begun.row.fence, asked_s)
+            taking = asyncio.ensure_future(other.begin(new_run("r2"), resume=True))
+            while (await other.run("r1")).lease_left_s > 0 or SYSTEM.boot() - asked_s < 3 * ttl_s:
+                await SYSTEM.sleep(0.05)
+            assert not taking.done()
+            process.kill()
+            process.wait()
+        taken = await taking
+        assert not taken.fresh
+        while lease.until_s <= SYSTEM.boot():
+            await SYSTEM.sleep(0.01)
+        assert not lease.lost
+        row = await other.run("r1")
+        assert (row.fence, row.attempts) == (1, 1)
+        owner.close()
+        other.close()
 
     async def test_a_holder_that_dies_lets_go(self, path, scene):
         with worker("hold", path) as process:
