@@ -332,3 +332,9 @@ class TestLooking:
         assert (code, "server runs and can be reached" in findings["store"][1]) == (1, True)
         code, findings = found(url.replace("/postgres?", "/nowhere?"))
         assert (code, "no such database" in findings["store"][1]) == (1, True)
+
+    def test_says_that_the_server_is_too_old(self, found, monkeypatch):
+        monkeypatch.setattr("interlock.stores.pg_schema._OLDEST_SERVER", 99)
+        code, findings = found()
+        assert (code, findings["store"][0]) == (1, "error")
+        assert "is too old: 99 or newer is needed" in findings["store"][1]
