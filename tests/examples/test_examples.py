@@ -87,6 +87,20 @@ def test_a_langgraph_graph_that_goes_round_is_stopped_with_what_it_had(run):
     assert kept.startswith("kept: ")
 
 
+def test_an_agent_framework_agent_sends_one_mail_and_leaves_the_question_open(run):
+    ended, counted = run("agent_framework_agent").splitlines()
+    assert ended.startswith("outcome_unknown | parked: True | steps: 1")
+    assert counted == "mails sent: 1 | open doubts: 1"
+
+
+def test_a_google_adk_agent_is_refused_the_one_call_and_makes_the_other(run):
+    ended, said = run("google_adk_agent").splitlines()
+    assert ended.startswith("success | steps: 2")
+    assert ended.endswith("tables wiped: 0")
+    assert "search: how to fix login" in said
+    assert "wipe: This tool is not permitted here." in said
+
+
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name.endswith("_agent")])
 def test_an_example_of_a_framework_shows_the_three_lines_that_were_added(name):
     assert EXAMPLES[name].read_text(encoding="utf-8").count("  # <-\n") == 3
@@ -95,3 +109,10 @@ def test_an_example_of_a_framework_shows_the_three_lines_that_were_added(name):
 def test_every_example_is_tested():
     source = Path(__file__).read_text(encoding="utf-8")
     assert set(EXAMPLES) == set(re.findall(r'run\("(\w+)"\)', source))
+
+
+@pytest.mark.parametrize("name", ["chat_loop_anthropic", "chat_loop_openai", "claude_agent", "openai_agents_agent"])
+def test_loops_and_sdks_make_two_tickets_bare_and_one_guarded(run, name):
+    bare, guarded, _more = run(name).splitlines()
+    assert bare == "bare:    Done. | tickets in the world: 2"
+    assert guarded.startswith("guarded: Done. | tickets in the world: 1 | success")
