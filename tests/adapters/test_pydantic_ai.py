@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 import threading
 
@@ -19,7 +20,7 @@ from pydantic_ai import (
     ToolReturn,
 )
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import AgentRunError
+from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
@@ -654,3 +655,62 @@ async def test_leaving_a_stream_early_leaves_the_run_usable(opened):
 
     result = await gate.run(work, "go")
     assert (result.reason, result.output) == (StopReason.SUCCESS, "a long story")
+
+
+async def test_a_second_capability_of_one_agent_is_refused(opened):
+    gate = opened()
+    with pytest.raises(UserError, match="'interlock' is used by multiple"):
+        Agent(TestModel(), capabilities=[interlock_capability(gate), interlock_capability(gate)])
+
+
+async def test_a_capability_given_to_one_run_guards_that_run(opened):
+    gate, remote = opened(), Remote(lost=1)
+    script = Script([("pay", {"order": "o"})])
+    agent = Agent(FunctionModel(script.reply), tools=[_pay(remote)])
+
+    async def work(_run, task):
+        return (await agent.run(task, capabilities=[interlock_capability(gate)])).output
+
+    assert (await gate.run(work, "go")).reason is StopReason.OUTCOME_UNKNOWN
+    assert remote.effects == ["o"]
+
+
+@pytest.mark.parametrize("how", ["stream", "events", "plain"])
+async def test_the_deadline_cuts_a_model_that_hangs_and_what_it_said_is_kept(opened, how):
+    gate = opened(agent={"budgets": {"max_usd": None, "max_seconds": 0.3}})
+
+    async def says_something_and_hangs(messages, info):
+        yield "I have begun"
+        await asyncio.Event().wait()
+
+    async def hangs(messages, info):
+        await asyncio.Event().wait()
+
+    agent = Agent(
+        FunctionModel(hangs, stream_function=says_something_and_hangs), capabilities=[interlock_capability(gate)]
+    )
+
+    async def work(_run, task):
+        if how == "plain":
+            return (await agent.run(task)).output
+        if how == "stream":
+            async with agent.run_stream(task) as reply:
+                return await reply.get_output()
+        async with agent.run_stream_events(task) as events:
+            return [event async for event in events]
+
+    result = await gate.run(work, "go")
+    assert result.reason is StopReason.TIME_BUDGET
+    assert result.details["partial"]["text"] == ("" if how == "plain" else "I have begun")
+
+
+@pytest.mark.process
+def test_without_the_framework_the_adapter_says_what_to_install():
+    code = (
+        "import sys; sys.modules['pydantic_ai'] = None\n"
+        "import interlock\n"
+        "try:\n    import interlock.adapters.pydantic_ai\n"
+        "except interlock.ConfigError as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith('MissingExtra this adapter needs its framework: pip install "interlock[pydantic-ai]"')
