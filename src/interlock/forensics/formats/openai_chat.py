@@ -183,8 +183,8 @@ def _run(record: Any, dataset: str) -> RecordedRun:
     about: Mapping[str, Any] = body if isinstance(body, dict) else {}
     messages = messages_of(body)
     turns = turns_of(messages, unpack=lambda tool, args: (tool, args), judge=_judge)
-    task, trial = about.get("task_id"), about.get("trial")
-    run_id = about.get("run_id") or about.get("id") or (f"t{task}-{trial or 0}" if task is not None else None)
+    task = about.get("task_id")
+    run_id = about.get("run_id") or about.get("id") or (None if task is None else _named_by_task(about))
     return RecordedRun(
         dataset=dataset,
         run_id=str(run_id or source.get("path") or ""),
@@ -201,6 +201,18 @@ def _run(record: Any, dataset: str) -> RecordedRun:
 
 def _judge(message: Mapping[str, Any], text: str) -> ErrorKind | None:
     return failure(text, flagged=bool(message.get("is_error")))
+
+
+def _named_by_task(about: Mapping[str, Any]) -> str:
+    """Return the id of a tau-bench run: its task, and its trial where the set has several of a task."""
+    task, trial = about.get("task_id"), about.get("trial")
+    # Composite rewards, and records of an annotated run, come from sets of one trial a task.
+    one_trial = trial is None or _is_composite(about) or "records" in about
+    return f"t{task}" if one_trial else f"t{task}-{trial}"
+
+
+def _is_composite(about: Mapping[str, Any]) -> bool:
+    return "components" in ((about.get("info") or {}).get("reward_info") or {})
 
 
 def label_of(about: Mapping[str, Any]) -> bool | None:
