@@ -205,3 +205,18 @@ async def test_sessions_ask_for_commits_that_wait_and_for_no_less_than_the_serve
         assert row[0] == ("on" if value == "off" else value)
     finally:
         pg_server.execute("alter role postgres reset synchronous_commit")
+
+
+async def test_a_beat_that_waits_for_its_turn_leaves_the_connection_to_whoever_has_it(opened, pg_server, pg_url):
+    """A renewal held up for longer than the next beat is patient; and it is the one that comes through."""
+    store = opened(lease_ttl_s=0.3)
+    await store.begin(new_run())
+    lease = store.leases.hold("r1", 1, 0.0)
+    schema = parse_address(pg_url).schema
+    async with locked(pg_url, f"select 1 from {schema}.runs for no key update"):
+        confirmed = asyncio.ensure_future(store.leases.confirm(lease))
+        await waiting(pg_server, 1)
+        (pid,) = pg_server.execute("select pid from pg_stat_activity where wait_event_type = 'Lock'")[0]
+        await asyncio.sleep(1.0)  # ten beats
+        assert pg_server.execute("select pid from pg_stat_activity where wait_event_type = 'Lock'")[0][0] == pid
+    assert await confirmed

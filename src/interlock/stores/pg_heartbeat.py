@@ -171,17 +171,18 @@ class PgHeartbeat:
 
     async def _beat(self, leases: Sequence[Lease], most_s: float) -> None:
         """Renew these leases where their runs are ours, and tell each what became of it."""
-        try:
-            async with asyncio.timeout(most_s), self._turn:
+        async with asyncio.timeout(most_s), self._turn:
+            # Once it is our turn, and no sooner: until then the connection is another's.
+            try:
                 if self._db is None or self._db.is_closed():
                     self._db = await connect(self._address, most_s)
                 async with transaction(self._db, self._address.tenant_id):
                     asked_s, wall_s = self._clock.boot(), self._clock.wall()
                     names = [write_text(lease.run_id) for lease in leases]
                     rows = await self._db.fetch(self._renew, self._holder.owner, self._holder.ttl_s, names)
-        except BaseException:
-            self._hang_up()
-            raise
+            except BaseException:
+                self._hang_up()
+                raise
         standing = {read_text(run_id): (fence, ours) for run_id, fence, ours, _ in rows}
         if rows:
             self._time.measure(rows[0][3], wall_s)
