@@ -1,4 +1,4 @@
-"""A hand-written loop over OpenAI chat completions behind the gate: the lines that changed end in `# <-`.
+"""A hand-written loop over OpenAI chat completions behind the gate: the three lines that changed end in `# <-`.
 
 The remote creates the ticket and loses the answer; an obedient model asks for the ticket once more. Bare, that makes
 two tickets. Here the write is sent again under the same key, and the remote keeps one. No API key: the client is the
@@ -16,7 +16,7 @@ import httpx2
 from openai import AsyncOpenAI
 
 import interlock
-from interlock.adapters import chat  # <-
+from interlock.adapters import chat
 
 SCHEMA = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
 FUNCTION = {"name": "create_ticket", "description": "Create a ticket.", "parameters": SCHEMA}

@@ -1,4 +1,4 @@
-"""A session of the Claude Agent SDK behind the gate: the lines that changed end in `# <-`.
+"""A session of the Claude Agent SDK behind the gate: the three lines that changed end in `# <-`.
 
 The remote creates the ticket and loses the answer; an obedient model asks for the ticket once more. Bare, that makes
 two tickets. Here the write is sent again under the same key, and the remote keeps one. No API key: the SDK's own
@@ -11,6 +11,7 @@ import asyncio
 import json
 import tempfile
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -42,12 +43,12 @@ class Remote:
         return url
 
 
-def ticket_tool(remote: Remote) -> Any:
-    """Return the tool; bare there is no key, and it is None."""
+def ticket_tool(remote: Remote, key: Callable[[], str | None]) -> Any:
+    """Return the tool; it sends a key where there is one."""
 
     @tool("create_ticket", "Create a ticket and return its address.", {"title": str})
     async def create_ticket(args: dict[str, Any]) -> dict[str, Any]:
-        url = remote.create(args["title"], idempotency_key())  # <-
+        url = remote.create(args["title"], key())
         return {"content": [{"type": "text", "text": url}]}
 
     return create_ticket
@@ -71,7 +72,7 @@ def options_for(server: Any, api: str, home: str) -> ClaudeAgentOptions:
 async def bare(api: str, home: str) -> None:
     """Run the session as it was."""
     remote, said = Remote(), None
-    server = create_sdk_mcp_server("tickets", tools=[ticket_tool(remote)])
+    server = create_sdk_mcp_server("tickets", tools=[ticket_tool(remote, lambda: None)])
     async for message in query(prompt="Users cannot log in", options=options_for(server, api, home)):
         said = message.result if isinstance(message, ResultMessage) else said
     print("bare:   ", said, "| tickets in the world:", len(remote.tickets))
@@ -87,7 +88,8 @@ async def guarded(api: str, home: str) -> None:
     """Run it behind the gate."""
     remote = Remote()
     gate = interlock.Interlock(CONFIG, store="sqlite:///:memory:")
-    server = claude_agent_sdk.create_sdk_mcp_server(gate, "tickets", tools=[ticket_tool(remote)])  # <-
+    tools = [ticket_tool(remote, idempotency_key)]
+    server = claude_agent_sdk.create_sdk_mcp_server(gate, "tickets", tools=tools)  # <-
     options = options_for(server, api, home)
     result = await claude_agent_sdk.run(gate, "Users cannot log in", options, request_id="req_1")  # <-
     print("guarded:", result.output, "| tickets in the world:", len(remote.tickets), "|", result.reason)

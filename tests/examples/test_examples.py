@@ -111,8 +111,20 @@ def test_every_example_is_tested():
     assert set(EXAMPLES) == set(re.findall(r'run\("(\w+)"\)', source))
 
 
-@pytest.mark.parametrize("name", ["chat_loop_anthropic", "chat_loop_openai", "claude_agent", "openai_agents_agent"])
-def test_loops_and_sdks_make_two_tickets_bare_and_one_guarded(run, name):
-    bare, guarded, _more = run(name).splitlines()
+def _one_ticket(printed):
+    bare, guarded, *_more = printed.splitlines()
     assert bare == "bare:    Done. | tickets in the world: 2"
     assert guarded.startswith("guarded: Done. | tickets in the world: 1 | success")
+
+
+def test_an_openai_agents_agent_makes_two_tickets_bare_and_one_guarded(run):
+    _one_ticket(run("openai_agents_agent"))
+
+
+def test_a_claude_session_makes_two_tickets_bare_and_one_guarded(run):
+    _one_ticket(run("claude_agent"))
+
+
+def test_loops_over_the_vendors_clients_make_two_tickets_bare_and_one_guarded(run):
+    _one_ticket(run("chat_loop_openai"))
+    _one_ticket(run("chat_loop_anthropic"))
