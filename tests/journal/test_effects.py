@@ -73,6 +73,25 @@ async def test_an_equal_write_is_answered_from_the_record(desk):
     assert len(desk.remote.effects) == 1
 
 
+async def test_a_run_that_knows_of_no_earlier_write_is_told_by_the_claim_itself(desk, remote, monkeypatch):
+    """A fresh request asks no store whether its first write was made; what stands all the same answers it."""
+    asked = []
+    find = desk.store.find
+    monkeypatch.setattr(desk.store, "find", lambda key: asked.append(key) or find(key))
+    propose = desk.guarded(write())
+    run = await desk.run()
+    first = await propose(run, title="a")
+    assert len(asked) == 1
+    run.proposed = set()
+    second = await propose(run, title="a")
+    assert (first.value, second.value, second.status) == ({"id": 1}, {"id": 1}, "replayed")
+    assert len(asked) == 1
+    await propose(run, title="b")
+    await propose(run, title="b")
+    assert len(asked) == 2
+    assert len(remote.effects) == 2
+
+
 async def test_other_arguments_another_request_or_another_tenant_are_other_effects(desk):
     propose = desk.guarded(write())
     run, other = await desk.run("req-1"), await desk.run("req-2")
