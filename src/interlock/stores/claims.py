@@ -8,7 +8,7 @@ standing claim are checked; only when it wrote nothing do we ask why.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -192,15 +192,19 @@ def settle_params(settlement: Settlement, key: bytes, now: float, seal: Seal) ->
     done = settlement.state is ClaimState.DONE
     return (
         key,
-        str(settlement.state),
+        settlement.state.value,
         seal.close(settlement.result, key) if done else None,
         settlement.verified,
         settlement.by,
         settlement.reason,
         None if settlement.state is ClaimState.IN_DOUBT else now,
-        "\n".join(orjson.dumps(dict(entry)).decode() for entry in settlement.evidence),
+        _lines(settlement.evidence) if settlement.evidence else "",
         settlement.fence,
     )
+
+
+def _lines(evidence: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(orjson.dumps(dict(entry)).decode() for entry in evidence)
 
 
 def settle(db: sqlite3.Connection, params: tuple[Any, ...]) -> bool:
