@@ -504,6 +504,24 @@ class TestLookup:
         assert (answer.value, answer.status) == ({"id": 1}, "replayed")
         assert len(desk.remote.keys) == 1
 
+    async def test_a_lookup_that_hangs_says_nothing_and_holds_nobody_up(self, desk):
+        async def hangs(**_):
+            hanging.append(asyncio.current_task())
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if desk.clock.monotonic() > 5_000.0:
+                        raise
+
+        hanging = []
+        propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=hangs, timeout_s=0.01))
+        desk.remote.plan = ["lost"]
+        with pytest.raises(OutcomeUnknown, match="lookup failed: TimeoutError"):
+            await propose(await desk.run(), title="x")
+        desk.clock.advance(10_000.0)
+        hanging[0].cancel()
+
     async def test_what_cannot_be_the_tool_s_output_proves_nothing(self, desk):
         propose = desk.guarded(write(on_unknown=OnUnknown.LOOKUP, lookup=lambda **_: float("nan")))
         desk.remote.plan = ["lost"]

@@ -123,8 +123,9 @@ async def test_a_lookup_that_hangs_is_left_behind_and_holds_nothing_up(desk):
     states = {claim.tool: claim.state for claim in await desk.store.claims_of(doubt.run.run_id)}
     assert states == {"ticket.create": ClaimState.IN_DOUBT, "other": ClaimState.DONE}
     over.set()
-    for task in list(doubt.rounds._left):
-        task.cancel()
+    for inquiry in doubt.rounds._inquiries.values():
+        for asked in list(inquiry._asked):
+            asked.cancel()
 
 
 async def test_of_a_lookup_that_blocks_its_thread_not_every_round_starts_another(desk):

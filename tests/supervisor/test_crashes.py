@@ -8,7 +8,7 @@ import pytest
 import interlock
 from interlock import StopReason
 from interlock.core.clock import SYSTEM, SystemClock
-from interlock.journal.store import ClaimState, RunState
+from interlock.journal.store import ClaimState, RunState, Settlement
 
 PRICE = {"small": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1_000.0}}
 TENANT = {"acme": {"budgets": {"max_usd_per_day": 10.0}}}
@@ -236,6 +236,21 @@ class TestOrphans:
         assert first.reason is StopReason.ABANDONED
         again = await pair.start(pair.second, agent)
         assert (again.reason, again.replayed) == (StopReason.ABANDONED, True)
+        pair.go.set()
+        await old
+
+    async def test_settling_the_doubt_of_a_run_that_is_over_restarts_nothing(self, pair):
+        sent = self.gates(pair)
+        old = await pair.die(self.agent)
+        pair.clock.ahead_s += 60.0
+        (row,) = await pair.second.house().store.runs()
+        await self.reaped(pair, row.run_id)
+        store = pair.second.house().store
+        (doubt,) = await store.doubts()
+        assert await store.settle(doubt.key, Settlement(ClaimState.DONE, b'"looked"', by="ana"))
+        assert await store.leases.settled(["agent"], None) == []
+        assert await store.leases.take(["agent"], None, {}) is None
+        assert ((await store.run(row.run_id)).state, len(sent)) == (RunState.ENDED, 1)
         pair.go.set()
         await old
 

@@ -227,6 +227,62 @@ async def test_a_kill_applies_at_once_even_while_replaying(scene):
     assert result.reason is StopReason.KILLED
 
 
+async def test_safe_mode_applies_at_once_even_while_replaying(scene):
+    parked = await scene.park()
+    await scene.settle(parked, state=ClaimState.FAILED_CLEAN)
+    await scene.gate.house().store.switches.set("global", "", "safe_mode", reason="stop", actor="anna")
+    await scene.gate.house().clock.sleep(0.3)
+    result = await scene.gate.run(scene.agent, "x", request_id="r1")
+    assert result.reason is StopReason.TOOL_DENIED
+    assert len(scene.sent) == 1
+
+
+async def test_resume_enters_a_parked_run_though_its_doubt_is_open_and_sends_nothing(scene):
+    parked = await scene.park()
+    again = await scene.gate.run(scene.agent, "x", request_id="r1", retry="resume")
+    assert (again.parked, again.replayed, again.run_id) == (True, False, parked.run_id)
+    assert len(scene.sent) == 1
+
+
+class TestApproval:
+    """A run waits parked for a person, whichever of its parts has asked."""
+
+    @pytest.fixture
+    async def asking(self):
+        gate = interlock.Interlock({"approvals": {"wait_s": 0.0}}, store=MEMORY)
+        sent = []
+
+        @gate.tool("refund", effect="write", approval=True)
+        async def refund(n: int, *, idempotency_key: str) -> int:
+            sent.append(n)
+            return n
+
+        gate.sent = sent
+        yield gate
+        await gate.aclose()
+
+    async def agent(self, run, task):
+        if task == "itself":
+            return await run.call("refund", {"n": 1})
+        async with run.child("part") as child:
+            return await child.call("refund", {"n": 1})
+
+    @pytest.mark.parametrize("who", ["itself", "a part of it"])
+    async def test_it_goes_on_once_somebody_has_decided_and_not_before(self, asking, who):
+        store = asking.house().store
+        parked = await asking.run(self.agent, who, request_id="r1")
+        assert (parked.reason, parked.parked) == (StopReason.APPROVAL_PENDING, True)
+        again = await asking.run(self.agent, who, request_id="r1")
+        assert again.replayed
+        assert await store.leases.settled(["agent"], None) == []
+        (approval,) = await store.approvals.list()
+        assert approval.run_id == parked.run_id
+        await store.approvals.decide(approval.id, True, "ana")
+        assert await store.leases.settled(["agent"], None) == [parked.run_id]
+        result = await asking.run(self.agent, who, request_id="r1")
+        assert (result.output, result.run_id, asking.sent) == (1, parked.run_id, [1])
+
+
 class TestWhatIsNoRefusal:
     """Whatever an agent went on from has a place in its record, so that a later attempt does not diverge there."""
 

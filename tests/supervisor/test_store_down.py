@@ -54,6 +54,30 @@ async def test_while_another_program_holds_the_file_writes_and_new_requests_are_
     await gate.aclose()
 
 
+async def test_while_the_store_is_away_a_tenant_with_a_cap_takes_no_model_turn_and_others_do(path):
+    caps = {"tenants": {"acme": {"budgets": {"max_usd_per_day": 5.0}}}}
+    gate = interlock.Interlock(caps, store=f"sqlite:///{path}")
+
+    async def thinks(run, task):
+        holder.execute("begin immediate")
+        try:
+            async with run.step() as step:
+                step.charge({"cost_usd": 0.1})
+            return "took a turn"
+        finally:
+            holder.execute("rollback")
+
+    gate.house()
+    holder = sqlite3.connect(path, isolation_level=None)
+    try:
+        capped = await gate.run(thinks, "x", tenant_id="acme")
+        assert (capped.reason, capped.steps) == (StopReason.STORE_UNAVAILABLE, 0)
+        assert (await gate.run(thinks, "x", tenant_id="other")).output == "took a turn"
+    finally:
+        holder.close()
+    await gate.aclose()
+
+
 async def test_a_file_that_is_no_store_is_a_configuration_error_that_names_it(path):
     path.write_bytes(b"not a database, and never was one" * 200)
     gate, _ = make(path)

@@ -55,6 +55,17 @@ async def test_a_declared_turn_reserves_its_worst_case_with_the_tenant_before_it
         assert (await gate.run(slow, "x", tenant_id="acme")).ok
 
 
+async def test_a_request_tried_anew_gets_its_own_budget_again_and_the_tenant_s_day_goes_on():
+    async with make({"max_usd_per_day": 1.0}) as gate:
+        words = {"tenant_id": "acme", "request_id": "r1", "budgets": {"max_usd": 0.5}}
+        first = await gate.run(spend, 0.4, **words)
+        again = await gate.run(spend, 0.4, retry=True, **words)
+        assert (first.cost_usd, again.cost_usd) == (0.4, 0.4)
+        third = await gate.run(spend, 0.4, retry=True, **words)
+        assert third.ok  # it began while something was left of the day
+        assert (await gate.run(spend, 0.4, retry=True, **words)).reason is StopReason.COST_BUDGET
+
+
 async def test_runs_beyond_the_tenants_number_wait_for_a_place():
     async with make({"max_concurrent_runs": 2}) as gate:
         under_way, peak = 0, 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,13 +54,14 @@ class Inquiry:
 
     def __init__(self, tool: ToolSpec, in_thread: InThread, timeout_s: float) -> None:
         assert tool.lookup is not None
-        self.timeout_s = timeout_s
         self.busy = 0
         self._fn = tool.lookup
         self._name = tool.name
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(tool.lookup))
         self._wants_key = wants_key(tool.lookup)
         self._in_thread = in_thread
+        self._timeout_s = timeout_s
+        self._asked: set[asyncio.Future[Any]] = set()
 
     @property
     def needs_only_key(self) -> bool:
@@ -81,8 +82,7 @@ class Inquiry:
             counts: Whether so much time has passed before the question that a "no" counts.
         """
         try:
-            async with asyncio.timeout(self.timeout_s):
-                value = await self._answer(args, sent_key)
+            value = await self._in_time(self._answer(args, sent_key))
         except Exception as error:
             return Found(Verdict.UNKNOWN, why=f"lookup failed: {type(error).__name__}")
         if value is None:
@@ -92,6 +92,26 @@ class Inquiry:
         if sent_key is not None and _key_in(value) not in {None, sent_key}:
             return Found(Verdict.UNKNOWN, why="lookup answered for another idempotency key")
         return Found(Verdict.HAPPENED, value, "lookup found it")
+
+    async def _in_time(self, answer: Coroutine[Any, Any, Any]) -> Any:
+        """Wait for an answer, no longer than it may take: one that does not heed its cancellation is left behind."""
+        asked = asyncio.ensure_future(answer)
+        self._asked.add(asked)
+        asked.add_done_callback(self._seen)
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=self._timeout_s)
+        finally:
+            asked.cancel()
+        if not done:
+            raise TimeoutError
+        if asked.cancelled():
+            raise InterruptedError("the look-up was cancelled by its own code")
+        return asked.result()
+
+    def _seen(self, asked: asyncio.Future[Any]) -> None:
+        self._asked.discard(asked)
+        if not asked.cancelled():
+            asked.exception()
 
     async def _answer(self, args: Mapping[str, Any], key: str | None) -> Any:
         kwargs = {**args, "idempotency_key": key} if self._wants_key else dict(args)

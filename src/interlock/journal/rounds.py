@@ -22,9 +22,6 @@ from interlock.journal.store import Claim, ClaimState, Settlement
 
 __all__ = ["RoundOptions", "Rounds"]
 
-# What a look-up gets beyond its timeout to let go, before it is left behind.
-LAST_WORD_S = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class RoundOptions:
@@ -57,7 +54,6 @@ class Rounds:
         self._inquiries: dict[str, Inquiry] = {}
         # When each doubt is asked about again (`Clock.boot`), and how long that was put off.
         self._next: dict[bytes, tuple[float, float]] = {}
-        self._left: set[asyncio.Future[Found]] = set()
 
     async def go(self, tenants: Collection[str] | None = None) -> int:
         """Ask about every doubt that is due; return how many claims were closed.
@@ -89,7 +85,7 @@ class Rounds:
             if args is None:
                 found = Found(Verdict.UNKNOWN, why=why)
             else:
-                found = await self._ask(inquiry, args, claim, counts=settled_in_s <= 0)
+                found = await inquiry.ask(args, claim.sent_key, counts=settled_in_s <= 0)
         self._put_off(claim.key, settled_in_s)
         return await self._close(claim, tool, found)
 
@@ -99,14 +95,6 @@ class Rounds:
             timeout_s = tool.timeout_s or self._ledger.options.lookup_timeout_s
             found = self._inquiries[tool.name] = Inquiry(tool, self._ledger.in_thread, timeout_s)
         return found
-
-    async def _ask(self, inquiry: Inquiry, args: Mapping[str, Any], claim: Claim, *, counts: bool) -> Found:
-        """Ask, and wait no longer than the look-up may take, whatever it does."""
-        asked = asyncio.ensure_future(inquiry.ask(args, claim.sent_key, counts=counts))
-        self._left.add(asked)
-        asked.add_done_callback(self._left.discard)
-        await asyncio.wait({asked}, timeout=inquiry.timeout_s + LAST_WORD_S)
-        return asked.result() if asked.done() else Found(Verdict.UNKNOWN, why="lookup does not answer, nor let go")
 
     def _put_off(self, key: bytes, settled_in_s: float) -> None:
         """Ask again when a "no" counts, and then less and less often."""

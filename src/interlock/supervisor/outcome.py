@@ -52,17 +52,27 @@ def judge(run: Ended, *, work: asyncio.Future[Any] | None = None, error: BaseExc
     if stop is not None:
         reason = stop.reason
         details = {"message": stop.message, **stop.details}
-        partial = output if output is not None else run.partial
+        partial = output if output is not None else _so_far(run.partial)
         output = None
     elif error is None:
         reason, partial = StopReason.SUCCESS, None
     else:
-        reason, partial = _reason_of(error), run.partial
+        reason, partial = _reason_of(error), _so_far(run.partial)
     if error is not None and not (stop is not None and isinstance(error, asyncio.CancelledError)):
         details = {"error": type(error).__name__, "message": str(error), **_facts(error), **details}
     if partial is not None:
         details["partial"] = partial
     return _result(run, reason, output, details)
+
+
+def _so_far(partial: Any) -> Any:
+    """Return what there is so far; whoever would have to write it down at every turn leaves a function instead."""
+    if not callable(partial):
+        return partial
+    try:
+        return partial()
+    except Exception:  # the outcome is not to fail for what is only kept beside it
+        return None
 
 
 def _reason_of(error: BaseException) -> StopReason:

@@ -50,7 +50,8 @@ class Run:
 
     Attributes:
         run_id, tenant_id, request_id, agent: Who it is.
-        partial: Whatever exists so far; kept in `result.details["partial"]` if the run is stopped.
+        partial: Whatever exists so far, or a function that returns it; kept in `result.details["partial"]` if the run
+            is stopped.
         result: The `RunResult`, once the run has ended.
         returning: The worker drains: what stops this run now is not its end, and another worker goes on with it.
     """

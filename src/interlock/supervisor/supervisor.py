@@ -338,9 +338,9 @@ class Supervisor:
         if row.attempts <= 1 and not places:
             return None
         if not self._history.keeps:
-            return "its worker died, and nothing is kept to go on from (replay: off)"
+            return "an attempt at it was cut short, and nothing is kept to go on from (replay: off)"
         if places and not history.covers(places):
-            return "its worker died after a write, and not all of its model turns were recorded"
+            return "an attempt at it was cut short after a write, and not all of its model turns were recorded"
         return None
 
     def open_child(
