@@ -177,8 +177,8 @@ class _Replay:
             for call in turn.calls:
                 driven.proposed += 1
                 if self._is_stopped():
-                    driven.refused += 1
-                    continue
+                    driven.refused += 1  # decided by an earlier call of the same turn; the agent goes no further
+                    break
                 self._call(call)
                 if self._is_stopped():
                     driven.stopped_at = driven.proposed

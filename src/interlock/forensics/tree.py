@@ -131,10 +131,11 @@ def _found(branch: Branch, seen: Seen) -> Iterator[Finding]:
         # Interlock's own word is evidence, and the live verdict was made of it.
         reason = StopReason(run.stop_reason)
         if CATEGORIES.get(reason) is branch.category:
-            last = seen.calls[-1] if seen.calls else None
-            tool, args_hash = (last.call.tool, last.call.args_hash) if last else ("", "")
+            decided = next((placed for placed in seen.calls if placed.call.reason == reason), None)
+            placed = decided or (seen.calls[-1] if seen.calls else None)
+            tool, args_hash = (placed.call.tool, placed.call.args_hash) if placed else ("", "")
             why = f"the run ended with {reason}"
-            yield Finding(branch.category, reason.value, last.step if last else 0, tool, args_hash, why, 1.0)
+            yield Finding(branch.category, reason.value, placed.step if placed else 0, tool, args_hash, why, 1.0)
     for finds in branch.finds:
         for finding in finds(seen):
             # The supervisor has judged what happened under its eyes; what we infer beside it decides nothing.
