@@ -33,6 +33,7 @@ PARTS = {
     "reads": "benchmarks.reads",
     "durable": "benchmarks.durable",
     "crowded": "benchmarks.crowded",
+    "idle": "benchmarks.idle",
     "adapters": "benchmarks.adapters",
     "scale": "benchmarks.scale",
 }
