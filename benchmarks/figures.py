@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +58,21 @@ def table(figures: list[Figure]) -> str:
 
 
 def machine() -> str:
-    """Return on what the figures were taken."""
+    """Return on what the figures were taken: the commit, and the machine."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
-    return (
-        f"Python {platform.python_version()}, {os.cpu_count()} {TIMES} {model}, calibration loop {calibrate():.2f} ms"
-    )
+    return f"Commit {_commit()}, Python {platform.python_version()}, {os.cpu_count()} {TIMES} {model}, calibration loop {calibrate():.2f} ms"
+
+
+def _commit() -> str:
+    """Return the commit that is checked out; with a plus where files of it have been changed."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=7", "--dirty=+"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not recorded"
 
 
 def _lines(path: str) -> list[str]:
