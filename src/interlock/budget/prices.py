@@ -144,7 +144,8 @@ def _calculated_usd(
 
 
 def _get(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    # Most replies are plain dicts, and asking whether something is a mapping costs more than reading it.
+    return value.get(name) if type(value) is dict or isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def read_usage(reply: Any, reader: Callable[[Any], Any] | None = None) -> Usage | None:
