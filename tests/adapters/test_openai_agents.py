@@ -32,6 +32,7 @@ from pydantic import BaseModel
 import interlock
 from interlock.adapters import idempotency_key, openai_agents
 from interlock.core.reasons import StopReason
+from interlock.gateway.tools import current_run
 
 BARE = RunConfig(tracing_disabled=True)
 
@@ -144,6 +145,26 @@ async def test_an_agent_as_a_tool_works_in_a_child_and_its_stop_is_no_invitation
     result = await guarded(opened(), agent, request_id="r1")
     assert (result.reason, len(remote.effects)) == ("outcome_unknown", 1)
     assert "again." not in outputs(result.native)[0].replace("sent again.", "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_agent_as_a_tool_has_one_child_streamed_or_not(opened, stream):
+    seen, events = [], []
+
+    @function_tool
+    async def where() -> str:
+        seen.append(current_run.get().scope.path)
+        return "here"
+
+    helper = Agent(name="helper", model=scripted(use("where", {}), say("found")), tools=[where])
+    on_stream = events.append if stream else None
+    agent = Agent(
+        name="a",
+        model=scripted(use("ask", {"input": "x"}), say("done")),
+        tools=[helper.as_tool("ask", "", on_stream=on_stream)],
+    )
+    result = await guarded(opened(), agent, request_id="r1")
+    assert (result.output, result.steps, seen, bool(events)) == ("done", 4, ["/ask"], stream)
 
 
 async def test_agents_that_tools_run_by_themselves_are_guarded_too(opened):

@@ -10,6 +10,7 @@ Where code of your own calls `Runner.run`, say `openai_agents.install(gate)` onc
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ with needs("openai-agents"):
 from interlock.adapters.agents import AgentRun
 from interlock.adapters.openai_agents_copies import Copies
 from interlock.adapters.openai_agents_models import Stopped
+from interlock.adapters.openai_agents_tools import entered
 from interlock.adapters.seam import Seam
 from interlock.adapters.values import as_json
 from interlock.config.gate import Interlock
@@ -192,7 +194,8 @@ class GuardingRunner(AgentRunner):
             return await self._inner.run(starting_agent, input, **kwargs)
         seam, run = here
         copies = Copies(seam)
-        async with AgentRun(run, starting_agent.name) as run:
+        block = contextlib.nullcontext(run) if entered.get() is run else AgentRun(run, starting_agent.name)
+        async with block as run:
             try:
                 return await self._inner.run(
                     copies.agent(starting_agent), copies.state(input), **copies.options(kwargs)

@@ -89,6 +89,8 @@ class TurnModel(Model):
         self._offered = offered
 
     def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # a copy that is being made
+            raise AttributeError(name)
         return getattr(self.inner, name)
 
     async def _cleanup_on_run_end(self, owner: object) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from agents import CustomTool, FunctionTool, ModelBehaviorError, Tool
@@ -24,12 +25,15 @@ from interlock.adapters.seam import Seam
 from interlock.adapters.values import Unfit, parsed
 from interlock.core.errors import ConfigError
 from interlock.gateway.tools import attempt_under_way
+from interlock.supervisor.run import Run
 from interlock.validation.jsonschemas import JsonSchema
 from interlock.validation.mismatch import SchemaMismatch
 
-__all__ = ["GuardedServer", "Unreadable", "guard_in_place", "guarded_tool"]
+__all__ = ["GuardedServer", "Unreadable", "entered", "guard_in_place", "guarded_tool"]
 
 KEY = "idempotency_key"
+# The child run that an agent used as a tool works in; the SDK's runner comes to it by itself, plain or streamed.
+entered: ContextVar[Run | None] = ContextVar("interlock_openai_agents_entered", default=None)
 
 
 class Unreadable(Exception):
@@ -116,8 +120,12 @@ class _Invoker:
             run = self._seam.run()
             if not self._tool._is_agent_tool or run is None:  # noqa: SLF001 - the SDK's only mark of it
                 return await self._bare.on_invoke_tool(ctx, arguments)
-            async with AgentRun(run, self._tool.name):
-                return await self._bare.on_invoke_tool(ctx, arguments)
+            async with AgentRun(run, self._tool.name) as child:
+                token = entered.set(child)
+                try:
+                    return await self._bare.on_invoke_tool(ctx, arguments)
+                finally:
+                    entered.reset(token)
         except ModelBehaviorError as error:
             # Of a function tool it means that its arguments do not fit; said before the function is entered.
             if str(error).startswith("Invalid JSON input for tool"):
@@ -248,6 +256,8 @@ class GuardedServer(MCPServer):
         self._id_of = id_of
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_inner":  # a copy that is being made
+            raise AttributeError(name)
         return getattr(self._inner, name)
 
     @property
