@@ -144,7 +144,7 @@ def write_drill() -> int:
 
 def write_backtest(folder: str) -> int:
     """Drive the funnel with recorded runs and write what came of it."""
-    command = [Path(sys.executable).with_name("interlock"), "backtest", "--funnel", folder, "--json"]
+    command = [Path(sys.executable).with_name("interlock"), "backtest", "--funnel", "--recorded-time", folder, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     write(ROOT / "docs" / "evidence.md", "backtest", backtest_table(json.loads(done.stdout)))
     return 0

@@ -1,4 +1,4 @@
-"""Writes the reference pages from the code: configuration, command line, stop reasons.
+"""Writes the reference pages from the code: configuration, command line, stop reasons, the decision tree.
 
 python tools/reference.py            writes docs/reference/*.md
 python tools/reference.py --check    fails if a page is not what the code says
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from api_reference import WRITTEN, api_page  # noqa: E402 - beside this file
+from tree_page import tree_page  # noqa: E402 - beside this file
 
 from requirements import REQUIREMENTS, SECTIONS  # noqa: E402 - beside the tests
 
@@ -296,6 +297,7 @@ def pages() -> dict[Path, str]:
         PAGES / "config.md": config_page(),
         PAGES / "cli.md": cli_page(),
         PAGES / "stop-reasons.md": reasons_page(),
+        ROOT / "docs" / "forensics" / "tree.md": tree_page(),
     }
 
 

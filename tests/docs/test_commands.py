@@ -16,6 +16,8 @@ from interlock.cli.app import main
 ELSEWHERE = {
     "drill": "tests/chaos",
     "backtest": "tests/forensics",
+    "diagnose": "tests/cli/test_forensics.py",
+    "calibrate": "tests/cli/test_forensics.py",
     "init": "the tutorial's own blocks",
     "worker": "tests/supervisor",
 }
