@@ -7,6 +7,7 @@ to the model and the tools.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -164,7 +165,7 @@ class _AroundModels(ChatMiddleware):
                 else:
                     _wrap_up(opened, context)
                     await call_next()
-                    _charge(opened, context.result)
+                    _charge(run, opened, context.result)
                 await self._note(run, context.result, offered)
         except RunStopped as stop:
             raise _stopped(stop) from stop
@@ -212,7 +213,7 @@ class _AroundModels(ChatMiddleware):
                     yield piece
                 if not opened.replayed:
                     response = await inner.get_final_response()
-                    _charge(opened, response)
+                    _charge(run, opened, response)
                     await self._note(run, response, offered)
             except BaseException as error:
                 failed = error
@@ -231,11 +232,15 @@ class _AroundModels(ChatMiddleware):
 
         Keep what exists so far, for a run that is stopped.
         """
-        run.partial = {"text": response.text, "messages": [message.to_dict() for message in response.messages]}
+        run.partial = functools.partial(_so_far, response)
         for message in response.messages:
             for content in message.contents:
                 if content.type == "function_call" and content.name not in offered and not content.hosted:
                     await self._guard.seam.absent(run, str(content.name), content.arguments, content.call_id)
+
+
+def _so_far(response: Any) -> dict[str, Any]:
+    return {"text": response.text, "messages": [message.to_dict() for message in response.messages]}
 
 
 def _stopped(stop: RunStopped) -> AgentStopped:
@@ -250,7 +255,7 @@ def _wrap_up(turn: ModelTurn, context: ChatContext) -> None:
         context.options = {name: value for name, value in (context.options or {}).items() if name not in dropped}
 
 
-def _charge(turn: ModelTurn, response: Any) -> None:
+def _charge(run: Run, turn: ModelTurn, response: Any) -> None:
     usage = response.usage_details
     if usage:
         turn.charge(
@@ -261,7 +266,8 @@ def _charge(turn: ModelTurn, response: Any) -> None:
             },
             model=response.model,
         )
-    turn.reply = json.loads(response.to_json())
+    if run.scope.tape is not None:
+        turn.reply = json.loads(response.to_json())
 
 
 async def _pieces_of(response: ChatResponse[Any]) -> AsyncIterator[ChatResponseUpdate]:

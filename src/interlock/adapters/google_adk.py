@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import inspect
 import json
 from typing import Any, Literal
@@ -100,7 +101,7 @@ class InterlockPlugin(BasePlugin):
         asked = self._open.get(place)
         if asked is None:
             return
-        _charge(asked.turn, llm_response)
+        _charge(asked.run, asked.turn, llm_response)
         _keep_partial(asked.run, llm_response)
         await self._close(place, None)
 
@@ -267,8 +268,12 @@ def _cap(request: LlmRequest) -> int | None:
 
 
 def _keep_partial(run: Run, response: LlmResponse) -> None:
+    run.partial = functools.partial(_so_far, response)
+
+
+def _so_far(response: LlmResponse) -> dict[str, Any]:
     texts = [part.text for part in (response.content.parts or ()) if part.text] if response.content else []
-    run.partial = {"text": "".join(texts), "messages": [_as_json(response)]}
+    return {"text": "".join(texts), "messages": [_as_json(response)]}
 
 
 def _as_json(response: LlmResponse) -> dict[str, Any]:
@@ -276,7 +281,7 @@ def _as_json(response: LlmResponse) -> dict[str, Any]:
     return said
 
 
-def _charge(turn: ModelTurn, response: LlmResponse) -> None:
+def _charge(run: Run, turn: ModelTurn, response: LlmResponse) -> None:
     usage = response.usage_metadata
     if usage is not None:
         output = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)
@@ -287,4 +292,5 @@ def _charge(turn: ModelTurn, response: LlmResponse) -> None:
                 "input_tokens_details": {"cached_tokens": usage.cached_content_token_count or 0},
             }
         )
-    turn.reply = _as_json(response)
+    if run.scope.tape is not None:
+        turn.reply = _as_json(response)

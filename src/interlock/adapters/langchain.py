@@ -26,6 +26,7 @@ with needs("langchain"):
     from langchain_core.messages import BaseMessage, ToolMessage
     from langgraph.errors import GraphInterrupt
     from langgraph.prebuilt.tool_node import ToolCallRequest
+    from langgraph.types import TracePolicy
 
     from interlock.adapters.langchain_guard import GraphStopped, Guard, through
     from interlock.adapters.langchain_models import counting, partial_of, recall, settle, words_of
@@ -60,9 +61,14 @@ def interlock_middleware(
 
 
 class _InterlockMiddleware(AgentMiddleware[Any, Any]):
-    """Every tool call through the funnel, every model request a turn of the run."""
+    """Every tool call through the funnel, every model request a turn of the run.
+
+    The async hooks are plain functions that return what is to be awaited. LangChain puts a span of LangSmith around
+    each hook, and around an `async def` that costs four hand-overs to threads, traced or not.
+    """
 
     name = "interlock"
+    trace_policy = TracePolicy(process_outputs=lambda _: {})
 
     def __init__(self, guard: Guard, gate: Interlock) -> None:
         super().__init__()
@@ -79,10 +85,13 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
             return self._guard.refused_sync(request.tool_call)
         return handler(request.override(tool=self._guard.tool(request.tool)))
 
-    async def awrap_tool_call(
+    def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Put the guarded tool in the tool's place."""
+        return self._awrapped(request, handler)
+
+    async def _awrapped(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         await self._guard.catch_up(await self._guard.run(), request.state)
         if request.tool is None:
             return await self._guard.refused(request.tool_call)
@@ -108,14 +117,19 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         except InterlockError as error:
             raise through(error) from error
 
-    async def awrap_model_call(
+    def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ModelResponse[Any]:
+    ) -> Awaitable[ModelResponse[Any]]:
         """Take one turn of the run.
 
         Raises:
             GraphStopped: The run is over.
         """
+        return self._aturn(request, handler)
+
+    async def _aturn(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
         try:
             run = await self._guard.run()
             await self._guard.catch_up(run, request.messages)
@@ -139,9 +153,10 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         self, run: Run, turn: ModelTurn, request: ModelRequest[Any], response: ModelResponse[Any]
     ) -> ModelResponse[Any]:
         asked: list[Any] = [*([request.system_message] if request.system_message else ()), *request.messages]
-        said = settle(turn, asked, response.result)
-        keep_structured(turn.reply, response.structured_response)
-        run.partial = partial_of([*request.messages, *said])
+        said = settle(run, turn, asked, response.result)
+        if run.scope.tape is not None:
+            keep_structured(turn.reply, response.structured_response)
+        run.partial = partial_of(request.messages, said)
         return ModelResponse(result=said, structured_response=response.structured_response)
 
 
@@ -164,12 +179,13 @@ class _AskingMiddleware(_InterlockMiddleware):
         guarded = super().wrap_tool_call
         return self._edits.wrap_tool_call(request, lambda edited: guarded(edited, handler))
 
-    async def awrap_tool_call(
+    def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Put what a person made of the call in its place, and guard that."""
-        guarded = super().awrap_tool_call
-        return await self._edits.awrap_tool_call(request, lambda edited: guarded(edited, handler))
+        guarded = super()._awrapped
+        answer: Awaitable[Any] = self._edits.awrap_tool_call(request, lambda edited: guarded(edited, handler))
+        return answer
 
     def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Ask for the calls that need a yes, as LangChain's own middleware does."""

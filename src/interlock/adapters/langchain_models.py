@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -10,6 +11,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
 from interlock.adapters.langchain_values import corrected, dumped_reply, read_reply
+from interlock.supervisor.run import Run
 from interlock.supervisor.turns import ModelTurn
 
 __all__ = ["counting", "partial_of", "recall", "settle", "words_of"]
@@ -33,6 +35,9 @@ _PROVIDERS = {
     "together": "together",
     "openrouter": "openrouter",
 }
+# Applications that make their model anew for each request: what is known of them is bounded.
+MODELS_KEPT = 64
+_COUNTING: dict[int, tuple[BaseChatModel, BaseChatModel]] = {}
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -54,20 +59,28 @@ def words_of(model: BaseChatModel, prices: Mapping[str, Any], settings: Mapping[
 
 
 def counting(model: BaseChatModel) -> BaseChatModel:
-    """Return the model, such that its streams say what they used."""
+    """Return the model, such that its streams say what they used; the same one for the same model."""
     if getattr(model, "stream_usage", True):
         return model
+    found = _COUNTING.get(id(model))
+    if found is not None and found[0] is model:
+        return found[1]
+    if len(_COUNTING) >= MODELS_KEPT:
+        _COUNTING.clear()
     # `ChatOpenAI` leaves it off wherever the base URL is not OpenAI's own.
-    return model.model_copy(update={"stream_usage": True})
+    made = model.model_copy(update={"stream_usage": True})
+    _COUNTING[id(model)] = (model, made)
+    return made
 
 
-def settle(turn: ModelTurn, asked: Sequence[AnyMessage], replied: Sequence[BaseMessage]) -> list[BaseMessage]:
+def settle(run: Run, turn: ModelTurn, asked: Sequence[AnyMessage], replied: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Charge a reply, keep it for a later attempt of the run, and return it as the agent should see it."""
     replied = [corrected(message) for message in replied]
     for message in replied:
         if isinstance(message, AIMessage):
             turn.charge(_usage(message) or _estimate(asked, message))
-    turn.reply = dumped_reply(replied)
+    if run.scope.tape is not None:
+        turn.reply = dumped_reply(replied)
     return replied
 
 
@@ -96,7 +109,12 @@ def _estimate(asked: Sequence[AnyMessage], message: AIMessage) -> dict[str, int]
     }
 
 
-def partial_of(messages: Sequence[BaseMessage]) -> dict[str, Any]:
-    """Return what exists so far, as JSON: the last text of the model, and the messages."""
+def partial_of(*parts: Sequence[BaseMessage]) -> Callable[[], dict[str, Any]]:
+    """Return what writes down what exists so far, as JSON: the last text of the model, and the messages."""
+    return functools.partial(_written, parts)
+
+
+def _written(parts: Sequence[Sequence[BaseMessage]]) -> dict[str, Any]:
+    messages = [message for part in parts for message in part]
     text = next((m.text for m in reversed(messages) if isinstance(m, AIMessage) and m.text), "")
     return {"text": str(text), "messages": dumped_reply(list(messages))["messages"]}

@@ -221,8 +221,8 @@ def _go_on(run: Run) -> None:
 
 
 def _settled(run: Run, turn: ModelTurn, asked: list[BaseMessage], result: ChatResult) -> ChatResult:
-    replied = settle(turn, asked, [generation.message for generation in result.generations])
-    run.partial = partial_of([*asked, *replied])
+    replied = settle(run, turn, asked, [generation.message for generation in result.generations])
+    run.partial = partial_of(asked, replied)
     for generation, message in zip(result.generations, replied, strict=True):
         generation.message = message
     return result
@@ -230,8 +230,8 @@ def _settled(run: Run, turn: ModelTurn, asked: list[BaseMessage], result: ChatRe
 
 def _streamed(run: Run, turn: ModelTurn, asked: list[BaseMessage], whole: BaseMessage | None) -> None:
     if whole is not None:
-        said = settle(turn, asked, [message_chunk_to_message(whole)])
-        run.partial = partial_of([*asked, *said])
+        said = settle(run, turn, asked, [message_chunk_to_message(whole)])
+        run.partial = partial_of(asked, said)
 
 
 def _as_result(messages: Sequence[BaseMessage]) -> ChatResult:
