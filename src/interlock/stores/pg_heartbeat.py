@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,17 +30,17 @@ from interlock.stores.writer import CLOSED, FORKED
 __all__ = ["PgHeartbeat"]
 
 BEATS_A_LEASE = 3
-RETRY_S = 0.1
+RETRY_S = 0.05
 
 # A renewal need not be on the disk: after a restart of the server no lease runs out before its time has passed.
-# Rows are locked in the order in which ends of runs lock them, so that neither waits for the other. Ours is what was
-# renewed, and not what seemed to be ours when the statement began: it may have waited for somebody who took the run.
+# It waits for nobody. A row that is locked is changed by our own writer, or is just being taken from us: what became
+# of it is asked again. Ours is what was renewed, and not what seemed to be ours when the statement began.
 _RENEW = """with quick as materialized (select set_config('synchronous_commit', 'off', true)),
 held as materialized (select r.run_id from quick, {s}.runs r
-  where r.owner = $1 and r.state = 'running' and r.run_id = any($3::text[]) order by r.run_id for no key update of r),
+  where r.owner = $1 and r.state = 'running' and r.run_id = any($3::text[]) for no key update of r skip locked),
 renewed as (update {s}.runs r set lease_until_s = {s}.now_s() + $2 from held
   where r.run_id = held.run_id and r.owner = $1 and r.state = 'running' returning r.run_id, r.fence)
-select run_id, coalesce(n.fence, r.fence), n.fence is not null, {s}.now_s()
+select run_id, coalesce(n.fence, r.fence), n.fence is not null, r.owner = $1 and r.state = 'running', {s}.now_s()
 from {s}.runs r left join renewed n using (run_id) where run_id = any($3::text[])"""
 
 
@@ -57,7 +59,7 @@ class PgHeartbeat:
         self._patience_s = patience_s
         self._renew = _RENEW.replace("{s}", address.schema)
         self._leases: set[Lease] = set()
-        self._asked: list[tuple[Lease, asyncio.Future[None]]] = []
+        self._asked: deque[tuple[Lease, asyncio.Future[None], float]] = deque()
         self._thread: LoopThread | None = None
         self._held: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,8 +93,9 @@ class PgHeartbeat:
         if self._closed is not None:
             raise StoreUnavailable(self._closed)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append((lease, future))
-        self._running().call(self._ask)
+        thread = self._running()
+        self._asked.append((lease, future, thread.time() + self._patience_s))
+        thread.call(self._ask)
         await future
 
     def close(self) -> None:
@@ -100,7 +103,7 @@ class PgHeartbeat:
         self._closed = CLOSED
         if self._thread is not None:
             self._thread.stop(1.0)
-        answer_all((future, StoreUnavailable(CLOSED)) for _, future in self._asked)
+        answer_all((future, StoreUnavailable(CLOSED)) for _, future, _ in self._asked)
 
     def forked(self) -> None:
         """Called in the child of a fork: the thread is not there, and the leases are the parent's."""
@@ -148,29 +151,29 @@ class PgHeartbeat:
             self._hang_up()
 
     async def _confirm_all(self) -> None:
+        """Answer all who ask; what is locked, or lost with a connection, is asked again while they are patient."""
         while self._asked:
-            asked, self._asked = self._asked, []
-            outcome = await self._outcome([lease for lease, _ in asked])
-            answer_all((future, outcome) for _, future in asked)
+            asked = [self._asked.popleft() for _ in range(len(self._asked))]
+            error: Exception = TimeoutError()
+            try:
+                unknown = await self._beat([lease for lease, _, _ in asked], self._patience_s)
+            except Exception as fault:
+                unknown, error = {lease for lease, _, _ in asked}, fault
+            # Who is still patient once it will be asked again.
+            until_s = asyncio.get_running_loop().time() + RETRY_S
+            if fault_of(error) not in {Fault.CONNECTION, Fault.AGAIN}:
+                until_s = math.inf
+            told = translate(error, self._address.shown)
+            again = [one for one in asked if one[0] in unknown and one[2] > until_s]
+            answer_all((one[1], None) for one in asked if one[0] not in unknown)
+            answer_all((one[1], told) for one in asked if one[0] in unknown and one[2] <= until_s)
+            self._asked.extendleft(reversed(again))
+            if again:
+                await pause(RETRY_S)
         self._asking = False
 
-    async def _outcome(self, leases: Sequence[Lease]) -> Exception | None:
-        """Renew, and return what those who asked shall see; a connection that was cut is made again meanwhile."""
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + self._patience_s
-        while True:
-            try:
-                await self._beat(leases, max(RETRY_S, give_up_s - loop.time()))
-            except Exception as error:
-                again = fault_of(error) in {Fault.CONNECTION, Fault.AGAIN}
-                if not again or loop.time() + RETRY_S >= give_up_s:
-                    return translate(error, self._address.shown)
-            else:
-                return None
-            await pause(RETRY_S)
-
-    async def _beat(self, leases: Sequence[Lease], most_s: float) -> None:
-        """Renew these leases where their runs are ours, and tell each what became of it."""
+    async def _beat(self, leases: Sequence[Lease], most_s: float) -> set[Lease]:
+        """Renew these leases where their runs are ours, tell each, and return those whose rows are locked."""
         async with asyncio.timeout(most_s), self._turn:
             # Once it is our turn, and no sooner: until then the connection is another's.
             try:
@@ -183,11 +186,13 @@ class PgHeartbeat:
             except BaseException:
                 self._hang_up()
                 raise
-        standing = {read_text(run_id): (fence, ours) for run_id, fence, ours, _ in rows}
         if rows:
-            self._time.measure(rows[0][3], wall_s)
+            self._time.measure(rows[0][4], wall_s)
+        standing = {read_text(name): (fence, ours) for name, fence, ours, seems, _ in rows if ours or not seems}
+        locked = {read_text(name) for name, *_ in rows} - standing.keys()
         for lease in leases:
             take_in(lease, standing, asked_s, self._holder.ttl_s)
+        return {lease for lease in leases if lease.run_id in locked}
 
     def _hang_up(self) -> None:
         if self._db is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ class PgReader:
         self._patience_s = patience_s
         self._connections = Connections(address, most=most, timeout_s=patience_s)
         self._find = _FIND.replace("{s}", address.schema)
-        self._wanted: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._wanted: deque[tuple[bytes, asyncio.Future[Any]]] = deque()
         self._finding = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed: str | None = None
@@ -104,7 +105,8 @@ class PgReader:
 
     async def _find_all(self) -> None:
         while True:
-            wanted, self._wanted = self._wanted[:MOST_KEYS], self._wanted[MOST_KEYS:]
+            # One by one: others add to it, in other threads.
+            wanted = [self._wanted.popleft() for _ in range(min(len(self._wanted), MOST_KEYS))]
             if not wanted:
                 self._finding = False
                 # Looked at again: whoever came before that has started nobody.

@@ -66,7 +66,7 @@ _END = f"""
 with {MINE}, asked as materialized (select * from unnest($3::text[], $4::bigint[], $5::text[], $6::text[],
   $7::float8[], $8::text[], $9::bytea[], $10::bigint[]) with ordinality
   as a (run_id, fence, state, reason, at, record, output, op, n)),
--- In the order in which leases are renewed, so that neither waits for the other.
+-- In one order, so that no two who end runs wait for each other.
 held as materialized (select r.run_id from mine, {{s}}.runs r where r.run_id in (select run_id from asked)
   order by r.run_id for no key update of r),
 ended as (update {{s}}.runs r set state = a.state, reason = a.reason, ended_at = coalesce(a.at, clock.now),
