@@ -36,6 +36,7 @@ PARTS = {
     "idle": "benchmarks.idle",
     "adapters": "benchmarks.adapters",
     "scale": "benchmarks.scale",
+    "forensics": "benchmarks.forensics",
 }
 
 
