@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import functools
 import gc
 import ssl
@@ -115,6 +116,17 @@ class Side:
         if keep:
             self.us[turns].append((time.process_time() - began) * 1e6)
 
+    async def calls(self) -> float:
+        """Return how many functions one step calls, in the main thread: a figure that no other load changes."""
+        counted = []
+        for turns in (SHORT, LONG):
+            profile = cProfile.Profile()
+            profile.enable()
+            await self.run(turns)
+            profile.disable()
+            counted.append(sum(entry.callcount for entry in profile.getstats()))
+        return (counted[1] - counted[0]) / (LONG - SHORT)
+
     def steps(self, speeds: Sequence[float]) -> list[float]:
         """Return what one step cost, a figure a round, scaled by how fast the core was in that round."""
         rounds = zip(self.us[SHORT], self.us[LONG], speeds, strict=True)
@@ -170,6 +182,7 @@ async def framework(column: Column, url: str, directory: Path, rounds: int) -> t
                 await side.sample(turns)
             calibration_ms.append((before + calibrate()) / 2)
         gc.unfreeze()
+        plain, more = [await found[name].calls() for name in ("bare", "guarded")]
     speeds = [min(calibration_ms) / ms for ms in calibration_ms]
     bare, guarded, resumable = (found[name].steps(speeds) for name in ("bare", "guarded", "resumable"))
     step = statistics.median(bare)
@@ -190,7 +203,7 @@ async def framework(column: Column, url: str, directory: Path, rounds: int) -> t
             100 * added / step,
             "%",
             None if by_hand else 4,
-            beside=f"the bare step: {step:,.0f} µs",
+            beside=f"the bare step: {step:,.0f} µs; in function calls {100 * (more - plain) / plain:.1f} % of {plain:,.0f}",
         ),
     ]
     samples = {f"{name}, {kind}": {str(n): us for n, us in side.us.items()} for kind, side in found.items()}
