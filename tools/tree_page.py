@@ -15,7 +15,7 @@ def tree_page() -> str:
         "# The decision tree",
         "",
         "Written from `src/interlock/forensics/tree.py` by tools/reference.py. `interlock explain RUN` and",
-        "`interlock diagnose` walk it; the live verdict (`result.details[\"category\"]`, the label `category` of",
+        '`interlock diagnose` walk it; the live verdict (`result.details["category"]`, the label `category` of',
         "`interlock_runs_total`) follows the same order.",
         "",
         "Ask the questions in this order. The first yes wins.",

@@ -65,7 +65,7 @@ def _run(record: Any, dataset: str) -> RecordedRun:
     success = body.get("resolved", info.get("resolved"))
     return RecordedRun(
         dataset=dataset,
-        run_id=str(source.get("path") or body.get("instance_id") or ""),
+        run_id=str(source.get("path") or body.get("instance_id") or body.get("id") or ""),
         model=str(config.get("model_name") or ""),
         domain="",
         task=str(body.get("instance_id") or ""),
