@@ -269,6 +269,22 @@ class TestQueue:
         assert not await ours.end("r1", 1, RunState.ENDED, "success", {}, None)
         assert await theirs.end("r1", 2, RunState.ENDED, "abandoned", {}, None)
 
+    async def test_a_worker_without_room_says_that_it_is_there(self, stores, clock):
+        ours, theirs = stores
+        await begin(ours)
+        clock.advance(TTL_S + 14.0)
+        assert await theirs.leases.shelter(15.0, ["support"], None) == 0
+        clock.advance(1.0)
+        assert await theirs.leases.shelter(15.0, ["other"], None) == 0
+        assert await theirs.leases.shelter(15.0, ["support"], ["globex"]) == 0
+        assert await theirs.leases.shelter(15.0, ["support"], ["acme"]) == 1
+        row = await ours.run("r1")
+        assert (row.state, row.attempts, row.barren) == (RunState.QUEUED, 1, 1)
+        clock.advance(600.0)
+        assert await ours.leases.reap(60.0, []) == []
+        taken = await theirs.leases.take(["support"], None, {})
+        assert (taken.run_id, taken.attempts, taken.barren) == ("r1", 2, 1)
+
     async def test_what_was_given_up_is_begun_again_only_where_that_is_asked_for(self, stores, clock):
         ours, _ = stores
         await begin(ours)

@@ -253,6 +253,33 @@ class TestLimits:
                     await until(one, run_id, RunState.ENDED)
         assert most == 1
 
+    async def test_runs_of_a_dead_worker_wait_for_room_and_are_not_given_up(self, make):
+        """Whoever else opens runs meanwhile finds that somebody is there who can go on with them."""
+        held, go = asyncio.Event(), asyncio.Event()
+
+        async def agent(run, task):
+            if task == "long":
+                held.set()
+                await go.wait()
+            return task
+
+        quick = {"lease_ttl_s": 0.2, "orphan_after_s": 0.8}
+        async with make(**quick) as dead, make(**quick) as gate:
+            run_id = await dead.submit("agent", "short")
+            row = await dead.house().store.leases.take(["agent"], None, {})  # and nobody renews it
+            assert row.run_id == run_id
+            await gate.submit("agent", "long")
+            async with working(gate, agent=agent, concurrency=1):
+                await held.wait()
+                await until(gate, run_id, RunState.QUEUED)
+                for n in range(4):
+                    await asyncio.sleep(0.3)
+                    await gate.run(agent, "x", request_id=f"other{n}")
+                assert (await gate.house().store.run(run_id)).state is RunState.QUEUED
+                go.set()
+                row = await until(gate, run_id, RunState.ENDED)
+        assert row.reason == "success"
+
     def test_a_limit_below_one_is_refused(self):
         with pytest.raises(ConfigError, match="per_tenant"):
             WorkerOptions(per_tenant=0)

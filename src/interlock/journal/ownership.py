@@ -170,6 +170,13 @@ class Ownership(Protocol):
         """
         ...
 
+    async def shelter(self, after_s: float, agents: Sequence[str], tenants: Sequence[str] | None) -> int:
+        """Queue some runs of these agents (and tenants) whose lease ran out that long ago; return how many.
+
+        So says a worker without room for them that somebody is there who can go on with them.
+        """
+        ...
+
     async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
         """Make ours some runs whose lease ran out that long ago, as `take` would, so that they can be given up.
 

@@ -248,6 +248,15 @@ class SqliteLeases:
         found: list[str] = await self._reader.read(queue.settled, agents, tenants, but, self._clock.wall())
         return found
 
+    async def shelter(self, after_s: float, agents: Sequence[str], tenants: Sequence[str] | None) -> int:
+        """See `Ownership`."""
+        now, asked_s = self._clock.wall(), self._clock.boot()
+        words = orjson.dumps(list(agents)).decode(), None if tenants is None else orjson.dumps(list(tenants)).decode()
+        if not await self._reader.read(queue.dead, self._holder, after_s, words):
+            return 0
+        queued: int = await self._writer.submit(queue.shelter, self._holder, after_s, words, now, asked_s)
+        return queued
+
     async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
         """See `Ownership`."""
         now, asked_s = self._clock.wall(), self._clock.boot()

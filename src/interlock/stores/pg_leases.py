@@ -141,6 +141,22 @@ class PgLeases:
         found: list[str] = await self._reader.ask(look, repeat=True)
         return found
 
+    async def shelter(self, after_s: float, agents: Sequence[str], tenants: Sequence[str] | None) -> int:
+        """See `Ownership`."""
+
+        async def look(db: Any) -> list[str]:
+            return await self._queue.dead(db, after_s, agents, tenants)
+
+        if not await self._reader.ask(look, repeat=True):
+            return 0
+        op = next(self._ops)
+
+        async def work(db: Any) -> int:
+            return await self._queue.shelter(db, after_s, agents, tenants, op)
+
+        queued: int = await self._writer.submit(alone(work))
+        return queued
+
     async def reap(self, orphan_after_s: float, able: Sequence[str]) -> list[RunRow]:
         """See `Ownership`."""
 

@@ -62,6 +62,11 @@ _ORPHANS = f"""select run_id from {{s}}.runs where running and path = '' and {EX
   and lease_until_s <= {{s}}.now_s() - $1::float8 and (payload_hash is null or agent <> all($2::text[]))
 order by id limit {LOOKED_AT}"""
 
+_DEAD = f"""select run_id from {{s}}.runs where running and path = '' and payload_hash is not null and {EXPIRED}
+  and lease_until_s <= {{s}}.now_s() - $1::float8 and agent = any($2::text[])
+  and ($3::text[] is null or tenant_id = any($3::text[]))
+order by id limit {LOOKED_AT}"""
+
 # Open claims and undecided approvals are few; each is looked at once, however many runs are parked.
 _SETTLED = f"""select run_id from {{s}}.runs r where state = 'parked' and path = '' and payload_hash is not null
   and agent = any($1::text[]) and ($2::text[] is null or tenant_id = any($2::text[])) and run_id <> all($3::text[])
@@ -74,6 +79,10 @@ order by id limit {LOOKED_AT}"""
 _ATTEMPTS = """select fence, owner, started_at, ended_at, ended_as from {s}.attempts where run_id = $1
 union all select fence, owner, coalesce(attempted_at, started_at), ended_at, coalesce(reason, state) from {s}.runs
 where run_id = $1 and owner is not null order by 1"""
+
+
+# Of `RUN_COLUMNS`.
+_USED_S = 18
 
 
 def _texts(words: Iterable[str]) -> list[str]:
@@ -164,6 +173,25 @@ class Queue:
         """Return runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
         return [row[0] for row in await db.fetch(self._text["orphans"], orphan_after_s, _texts(able))]
 
+    async def dead(self, db: Any, after_s: float, agents: Sequence[str], tenants: Sequence[str] | None) -> list[str]:
+        """Return the runs of these agents (and tenants) whose owner has been dead for that long."""
+        words = _texts(agents), None if tenants is None else _texts(tenants)
+        return [row[0] for row in await db.fetch(self._text["dead"], after_s, *words)]
+
+    async def shelter(
+        self, db: Any, after_s: float, agents: Sequence[str], tenants: Sequence[str] | None, op: int
+    ) -> int:
+        """Queue them."""
+        queued = 0
+        for run_id in await self.dead(db, after_s, agents, tenants):
+            row = await self._takeover.take(db, run_id, op, parked=False)
+            if row is not None:
+                now = await db.fetchval(self._text["now"])
+                await self._takeover.close_attempt(db, run_id, now, "handed_back")
+                await db.execute(self._text["hand_back"], run_id, row[_USED_S], op)
+                queued += 1
+        return queued
+
     async def reap(self, db: Any, orphan_after_s: float, able: Sequence[str], op: int) -> list[Any]:
         """Make them ours; return their rows."""
         # Those that a statement took whose answer was lost, too.
@@ -184,6 +212,7 @@ class Queue:
 
 _TEXTS = {
     "attempts": _ATTEMPTS,
+    "dead": _DEAD,
     "hand_back": _HAND_BACK,
     "now": _NOW,
     "one": _ONE,

@@ -14,6 +14,7 @@ from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, 
 __all__ = [
     "Wanted",
     "attempts_of",
+    "dead",
     "hand_back",
     "look",
     "orphans",
@@ -21,6 +22,7 @@ __all__ = [
     "reap",
     "requeue",
     "settled",
+    "shelter",
     "take",
     "takeable",
 ]
@@ -56,6 +58,13 @@ _EXPIRED = """select run_id, lease_until_s, boot_id from runs where state = 'run
 and (boot_id is not ?1 and ?2 >= 0 or lease_until_s <= ?2)
 and (payload_hash is null or agent not in (select value from json_each(?3)))
 order by id limit ?4"""
+
+_DEAD = """select run_id from runs where state = 'running' and path = '' and payload_hash is not null
+and (boot_id is not ?1 and ?2 >= 0 or lease_until_s <= ?2) and agent in (select value from json_each(?3))
+and (?4 is null or tenant_id in (select value from json_each(?4))) order by id limit ?5"""
+
+# Of a run's row.
+_FENCE, _USED_S = 7, 19
 
 
 class Wanted(NamedTuple):
@@ -177,6 +186,25 @@ def orphans(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able:
     """Return the runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
     asked = (holder.boot_id, holder.boot() - orphan_after_s, orjson.dumps(list(able)).decode(), _LOOKED_AT)
     return [row[0] for row in db.execute(_EXPIRED, asked)]
+
+
+def dead(db: sqlite3.Connection, holder: Holder, after_s: float, asked: tuple[str, str | None]) -> list[str]:
+    """Return the runs of these agents (and tenants) whose owner has been dead for that long."""
+    words = (holder.boot_id, holder.boot() - after_s, *asked, _LOOKED_AT)
+    return [row[0] for row in db.execute(_DEAD, words)]
+
+
+def shelter(
+    db: sqlite3.Connection, holder: Holder, after_s: float, asked: tuple[str, str | None], now: float, asked_s: float
+) -> int:
+    """Queue them."""
+    if holder.boot() - asked_s >= holder.ttl_s / 2:
+        return 0
+    found = dead(db, holder, after_s, asked)
+    for run_id in found:
+        row = reopen(db, run_id, holder, now)
+        hand_back(db, run_id, row[_FENCE], row[_USED_S], now)
+    return len(found)
 
 
 def reap(

@@ -37,12 +37,17 @@ class Caretaker:
         self._looking: set[asyncio.Task[None]] = set()
         self._stuck: dict[str, None] = {}
 
-    async def reap(self, able: Sequence[str] = ()) -> None:
-        """Give up the runs that nobody has gone on with in time; those of the agents in `able` are left to them."""
+    async def reap(self, able: Sequence[str] = (), tenants: Sequence[str] | None = None) -> None:
+        """Give up the runs that nobody has gone on with in time.
+
+        Those of the agents in `able` (and of `tenants`) are queued before that, for when there is room.
+        """
         now_s = self._clock.monotonic()
         if now_s - self._looked_s < self._orphan_after_s / LOOKS:
             return
         self._looked_s = now_s
+        if able:
+            await self._leases.shelter(self._orphan_after_s / LOOKS, able, tenants)
         for row in await self._leases.reap(self._orphan_after_s, able):
             await self._secretary.give_up_orphan(row, self._orphan_after_s)
 

@@ -33,7 +33,8 @@ class WorkerOptions:
         tenants: Whose runs it takes; None for everybody's.
         concurrency: Most runs under way at once. per_tenant: of one tenant; None is no such limit.
             `tenants.NAME.budgets.max_concurrent_runs` holds beside it, over all workers.
-        poll_s: How often it looks for runs while it has room; while there is nothing to do, `idle_s`. parked_s: likewise, whether parked ones may go on.
+        poll_s: How often it looks for runs while it has room; while there is nothing to do, `idle_s`.
+        parked_s: likewise, whether parked ones may go on.
         doubts_s: How often it looks for doubts that the look-up of a tool may close.
     """
 
@@ -127,7 +128,7 @@ class Worker:
         if now_s - self._parked_at >= options.parked_s:
             self._parked_at = now_s
             await self._caretaker.wake(list(self._agents), options.tenants)
-        await self._caretaker.reap(list(self._agents))
+        await self._caretaker.reap(list(self._agents), options.tenants)
         if now_s - self._asked_at >= options.doubts_s and (self._asking is None or self._asking.done()):
             self._asked_at = now_s
             self._asking = asyncio.create_task(self._ask_remotes())
