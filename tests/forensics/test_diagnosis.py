@@ -165,6 +165,8 @@ def test_a_write_sent_again_after_an_unknown_outcome():
 def test_a_write_re_worded_is_worth_knowing_only():
     again = call("b", {"to": "anna@x.example", "text": "the monthly report is now ready"}, SENT.output)
     other = call("b", {"to": "bert@x.example", "text": "the monthly report is now ready"}, SENT.output)
+    paid = [call("p", {"to": "US1", "amount": 4, "subject": word}, "Payment sent.") for word in ("Rent", "May")]
+    assert reasons(judged(*paid)) == ["near_duplicate_write"]
     found = judged(SENT, again)
     assert (found.verdict, reasons(found)) == ("model", ["near_duplicate_write"])
     assert reasons(judged(SENT, other)) == []

@@ -18,6 +18,11 @@ _KEY_NAMES = re.compile(
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?:\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
 _SAID_AT_ONCE = 200
+# Arguments that hold words rather than an identity, even where it is one word.
+_WORDED_NAMES = re.compile(
+    r"^(?:subject|title|body|text|content|message|description|summary|notes?|comment|reason|memo|caption|prompt)$",
+    re.IGNORECASE,
+)
 _WORDS = re.compile(r"\w+")
 _ALIKE, _ALIKE_ALONE = 0.5, 0.8
 _LIKE_ONES_KEPT = 16
@@ -115,14 +120,15 @@ def _reworded(seen: Seen) -> Iterator[Finding]:
         args = placed.call.args
         if not isinstance(args, dict):
             continue
-        worded = {name: value for name, value in args.items() if _is_wording(value)}
+        worded = {name: value for name, value in args.items() if _is_wording(name, value)}
         if not worded:
             continue
         same = tuple(sorted((name, repr(value)) for name, value in args.items() if name not in worded))
         words = [_words(worded[name]) for name in sorted(worded)]
         others = earlier.setdefault((placed.call.tool, same, *sorted(worded)), [])
-        # Without an account, an address or a number that is the same, only almost the same words are the same deed.
-        alike = _ALIKE if same else _ALIKE_ALONE
+        # The same account and the same amount are the same deed in any words; the same account alone in similar
+        # ones; without anything that identifies it, only almost the same words are.
+        alike = 0.0 if len(same) > 1 else _ALIKE if same else _ALIKE_ALONE
         for twin, theirs in others:
             if not _same(twin, placed) and all(map(_are_alike, theirs, words, [alike] * len(words))):
                 why = f"almost the write of step {twin.step}: only wording or date differ"
@@ -132,8 +138,11 @@ def _reworded(seen: Seen) -> Iterator[Finding]:
             others.append((placed, words))
 
 
-def _is_wording(value: Any) -> bool:
-    return isinstance(value, str) and (" " in value.strip() or (len(value) < 40 and _DATE.search(value) is not None))
+def _is_wording(name: Any, value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    dated = len(value) < 40 and _DATE.search(value) is not None
+    return dated or " " in value.strip() or _WORDED_NAMES.match(str(name)) is not None
 
 
 def _words(text: str) -> frozenset[str]:
