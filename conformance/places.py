@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Place", "columns", "find_place"]
+__all__ = ["Place", "columns", "find_place", "words"]
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = Path(__file__).parent / "columns"
@@ -50,7 +50,7 @@ def find_place(name: str, *, install: bool) -> Place:
     Raises:
         LookupError: There is no such column.
     """
-    distribution, requires = _words(name)
+    distribution, requires = words(name)
     if _here(distribution, requires):
         return Place(name)
     own = OWN / name
@@ -66,7 +66,7 @@ def find_place(name: str, *, install: bool) -> Place:
     return Place(name, str(python) if python.exists() else sys.executable)
 
 
-def _words(name: str) -> tuple[str, tuple[str, ...]]:
+def words(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a column's `distribution` and `requires`, which are literals in its file."""
     path = COLUMNS / f"{name.replace('-', '_')}.py"
     if not path.exists():

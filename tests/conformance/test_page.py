@@ -12,7 +12,7 @@ import pytest
 from conformance.conversation import Turn
 from conformance.judge import Cell
 from conformance.matrix import Matrix, verdict
-from conformance.places import columns, find_place
+from conformance.places import columns, find_place, words
 from conformance.scenario import Scenario
 from conformance.table import markdown
 
@@ -98,3 +98,13 @@ def test_every_column_says_what_it_needs():
         assert find_place(name, install=False).name == name
     with pytest.raises(LookupError, match="no column is called"):
         find_place("no-such-framework", install=False)
+
+
+def test_columns_pin_what_the_constraints_pin():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").split() if "==" in line)
+    for name in columns():
+        distribution, requires = words(name)
+        wanted = dict(r.split("==") for r in requires)
+        assert name == "loop" or distribution in {r.partition("[")[0] for r in wanted}, name
+        if distribution in pinned:  # else it has an environment of its own, and pins that suit it
+            assert {r: v for r, v in wanted.items() if pinned[r.partition("[")[0]] != v} == {}, name
