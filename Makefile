@@ -6,7 +6,7 @@
 #   make bench      the benchmarks; writes the table of docs/why.md
 #   make docs       writes the generated reference pages and runs the code of the documentation
 #   make figures    runs the drill with five seeds; writes the tables of README.md and docs/evidence.md
-#   make conformance  the same scenarios through every agent framework, bare and under Interlock, as a matrix
+#   make conformance  every agent framework, bare and under Interlock; writes the matrix of docs/conformance.md
 #   make checklist  switches each guard and each setting off in a copy and requires that a named test fails
 
 SHELL := /bin/bash
@@ -81,7 +81,7 @@ figures: $(DEV)
 	@$(BIN)/python tools/figures.py drill
 
 conformance: $(DEV)
-	@$(BIN)/python -m conformance $(ARGS)
+	@$(BIN)/python -m conformance $(or $(ARGS),--write docs/conformance.md)
 
 docs: $(DEV)
 	@$(BIN)/python tools/reference.py

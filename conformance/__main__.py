@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import platform
 import sys
+import time
 from pathlib import Path
 
 from conformance.matrix import Matrix, run_matrix, verdict
@@ -44,10 +47,14 @@ def main() -> int:
         rows: tuple[Scenario, ...] = tuple(scenario(name) for name in options.row) if options.row else SCENARIOS
     except LookupError as error:
         parser.error(str(error))
+    began_s = time.monotonic()
     matrix = asyncio.run(run_matrix(places, rows, at_once=options.at_once, progress=_note))
+    took_s = time.monotonic() - began_s
     _print(matrix, rows, as_json=options.json)
     if options.write is not None:
-        _write(options.write, markdown(matrix, rows))
+        where = f"on Python {platform.python_version()}, {os.cpu_count()} cores"
+        played = f"{len(matrix.cells)} cells, {where}, in {took_s:.0f} s."
+        _write(options.write, f"{markdown(matrix, rows)}\n{played}\n")
     wrong = verdict(matrix, rows, whole=not options.row)
     for line in wrong:
         _note(line)
