@@ -120,11 +120,11 @@ def _run(run_id: str, spans: list[Span], dataset: str) -> RecordedRun:
 
 def _turns_of_messages(models: list[Span], messages: list[dict[str, Any]]) -> list[RecordedTurn]:
     turns = turns_of(messages, unpack=lambda tool, args: (tool, args), judge=_judge)
-    if len(turns) != len(models):
-        return turns
+    # A conversation may begin before its first span: the last turns are those of the spans.
+    known: list[Span | None] = [None] * (len(turns) - len(models)) + list(models[max(0, len(models) - len(turns)) :])
     return [
-        RecordedTurn(turn.calls, model.cost_usd, None, model.prompt_tokens)
-        for turn, model in zip(turns, models, strict=True)
+        turn if model is None else RecordedTurn(turn.calls, model.cost_usd, None, model.prompt_tokens)
+        for turn, model in zip(turns, known, strict=True)
     ]
 
 
