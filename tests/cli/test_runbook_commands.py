@@ -41,6 +41,6 @@ def test_what_the_runbook_says_can_be_typed(reason):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("line", ["kill tool x", "explain RUN", "runs --reason", "approvals approve", "show --nope"])
+@pytest.mark.parametrize("line", ["kill tool x", "elucidate RUN", "runs --reason", "approvals approve", "show --nope"])
 def test_the_reader_finds_what_cannot_be_typed(line):
     assert refused(line) is not None
