@@ -178,5 +178,5 @@ def test_failures_that_no_golden_task_covers_are_named(recorded, tmp_path):
     assert len(gaps) == 2
     assert "category 1" in gaps[0]
     assert "server_or_network" in gaps[1]
-    suite.write_text("- {name: a, inject: partial_results_forever}\n- {name: b, inject: 503_errors}\n")
+    suite.write_text("tasks:\n- {name: a, inject: partial_results_forever}\n- {name: b, inject: 503_errors}\n")
     assert list(uncovered(report, load_suite(suite))) == []

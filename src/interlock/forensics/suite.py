@@ -1,6 +1,6 @@
 """Category 8: failures that were seen and that no golden task covers; a property of a suite, never of a run.
 
-A suite is YAML: a list of tasks, or an object with the list under `golden_tasks`. Each has a `name`, what it
+A suite is YAML: a list of tasks, or an object with the list under `golden_tasks` or `tasks`. Each has a `name`, what it
 injects (`inject: timeout_50%`) or what is said to it (`input`), and what it expects.
 """
 
@@ -59,7 +59,7 @@ def load_suite(path: Path) -> list[str]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    tasks = data.get("golden_tasks") if isinstance(data, dict) else data
+    tasks = data.get("golden_tasks", data.get("tasks")) if isinstance(data, dict) else data
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "name" in task for task in tasks):
         raise ConfigError(f"{path}: a list of tasks, each with a `name`, is expected (or that list under golden_tasks)")
     return [_words(task) for task in tasks]
