@@ -297,6 +297,7 @@ async def by_tokens(make, config, tmp_path):
 for name, few, many, scene, base in (
     ("max_steps", (2, 2), (5, 5), by_steps, {}),
     ("max_seconds", (15, "time_budget"), (60, "success"), by_seconds, {}),
+    ("max_age_s", (15, "time_budget"), (60, "success"), by_seconds, {}),
     ("max_tool_calls", (2, 2), (5, 5), by_calls, {}),
     ("max_unique_calls", (2, 2), (5, 5), by_calls, {}),
     ("max_usd", (0.25, ("cost_budget", 2)), (0.45, ("cost_budget", 4)), by_usd, {"prices": PRICE}),

@@ -28,9 +28,10 @@ class BudgetOptions:
     """`agent.budgets`; None means unlimited.
 
     Attributes:
-        max_steps: Model turns. max_seconds: wall-clock seconds. max_tool_calls: calls, answered ones included.
+        max_steps: Model turns. max_seconds: seconds under a live lease. max_tool_calls: calls, answered ones included.
         max_usd: Dollars. max_unique_calls: distinct (tool, arguments). max_tokens: input plus output.
         reserve_usd_per_turn: Reserved for a turn whose worst case is not declared.
+        max_age_s: Wall-clock seconds since the run began or was queued; `max_seconds` counts only those at work.
     """
 
     max_steps: int | None = 250
@@ -40,6 +41,7 @@ class BudgetOptions:
     max_unique_calls: int | None = None
     max_tokens: int | None = None
     reserve_usd_per_turn: float | None = None
+    max_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

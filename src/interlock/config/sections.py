@@ -48,12 +48,13 @@ class Budgets(BudgetOptions):
 
     Attributes:
         max_steps: Model turns.
-        max_seconds: Wall-clock seconds; cuts reads and model turns, never a write under way.
+        max_seconds: Seconds in which a worker has the run; cuts reads and model turns, never a write under way.
         max_tool_calls: Calls of tools, answered ones included.
         max_usd: Dollars; a model turn whose worst case would break it is not started.
         max_unique_calls: Calls that differ in tool or arguments.
         max_tokens: Tokens of all model turns, in and out.
         reserve_usd_per_turn: Dollars set aside for a model turn that does not declare its worst case.
+        max_age_s: Seconds since the run began or was queued, those included in which no worker had it.
     """
 
     max_steps: Count | None = 250
@@ -63,6 +64,7 @@ class Budgets(BudgetOptions):
     max_unique_calls: CountOrZero | None = None
     max_tokens: Tokens | None = None
     reserve_usd_per_turn: Usd | None = None
+    max_age_s: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class NarrowBudgets:
         max_usd: Dollars.
         max_unique_calls: Calls that differ in tool or arguments.
         max_tokens: Tokens of all model turns.
+        max_age_s: Seconds since the run began or was queued.
         max_usd_per_day: Dollars of all runs of this tenant together, by UTC day.
         max_concurrent_runs: Runs of this tenant at the same time; a further one waits for its turn.
     """
@@ -86,6 +89,7 @@ class NarrowBudgets:
     max_usd: Usd | None = None
     max_unique_calls: CountOrZero | None = None
     max_tokens: Tokens | None = None
+    max_age_s: Seconds | None = None
     max_usd_per_day: Usd | None = None
     max_concurrent_runs: Count | None = None
 

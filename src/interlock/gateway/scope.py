@@ -21,7 +21,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
 
     Attributes:
         seq: Calls proposed so far. in_flight: calls under way.
-        started_s: On the monotonic clock.
+        started_s: On the monotonic clock. until_s: its end there, however long it was worked on (age, `deadline=`).
         tape: What is recorded for a later attempt; None where nobody can ask for the run again.
         lease: The root's; None until it has begun.
         keyed: Whether the caller gave a request id, so that others may ask for the outcome.
@@ -41,6 +41,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         "started_s",
         "tape",
         "trace",
+        "until_s",
     )
 
     def __init__(
@@ -55,6 +56,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         clock: Clock,
         started_s: float,
         deadline_s: float,
+        until_s: float,
         observing: bool,
         meter: Meter,
         loops: LoopDetector,
@@ -74,6 +76,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.clock = clock
         self.started_s = started_s
         self.deadline_s = deadline_s
+        self.until_s = until_s
         self.keyed = keyed
         self.tape: Tape | None = None
         self.lease: Lease | None = None if parent is None else parent.lease

@@ -12,7 +12,7 @@ from interlock.budget.meter import BudgetOptions, Meter
 from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError
 from interlock.gateway.scope import RunScope
-from interlock.journal.store import NewRun
+from interlock.journal.store import NewRun, RunRow
 from interlock.policy.allowlist import Policy
 from interlock.record.trace import Trace
 from interlock.supervisor.requests import RunRequest
@@ -50,9 +50,9 @@ class ScopeMaker:
         payload_hash = request.payload_hash() if request.request_id is not None else None
         budgets = _narrowed(self.budgets_for(request.tenant_id), request.budgets)
         now_s = clock.monotonic()
-        deadline_s = math.inf if budgets.max_seconds is None else now_s + budgets.max_seconds
+        until_s = math.inf if budgets.max_age_s is None else now_s + budgets.max_age_s
         if request.deadline is not None:
-            deadline_s = min(deadline_s, now_s + request.deadline - clock.wall())
+            until_s = min(until_s, now_s + request.deadline - clock.wall())
         scope = RunScope(
             run_id=run_id,
             tenant_id=request.tenant_id,
@@ -62,7 +62,8 @@ class ScopeMaker:
             scopes=frozenset(request.scopes),
             clock=clock,
             started_s=now_s,
-            deadline_s=deadline_s,
+            deadline_s=_deadline_s(budgets, now_s, until_s),
+            until_s=until_s,
             observing=self.observing,
             meter=Meter(budgets),
             loops=LoopDetector(self.loops),
@@ -76,6 +77,15 @@ class ScopeMaker:
         new = NewRun(run_id, request.tenant_id, request_id, request.agent, payload_hash, run_id, "", task)
         return scope, new
 
+    @staticmethod
+    def go_on(scope: RunScope, row: RunRow) -> None:
+        """Count the time that earlier attempts used, and the run's age; nobody worked on it in between."""
+        budgets, clock = scope.meter.options, scope.clock
+        scope.started_s -= row.used_s
+        if budgets.max_age_s is not None:
+            scope.until_s = min(scope.until_s, clock.monotonic() + row.started_at + budgets.max_age_s - clock.wall())
+        scope.deadline_s = _deadline_s(budgets, scope.started_s, scope.until_s)
+
     def child(
         self,
         parent: RunScope,
@@ -88,7 +98,7 @@ class ScopeMaker:
         path = f"{parent.path}/{name}"
         own = _narrowed(BudgetOptions(None, None, None, None), budgets)
         now_s = self.clock.monotonic()
-        deadline_s = parent.deadline_s if own.max_seconds is None else min(parent.deadline_s, now_s + own.max_seconds)
+        until_s = min(parent.deadline_s, now_s + (math.inf if own.max_age_s is None else own.max_age_s))
         policy = parent.policy if allow is None else parent.policy.narrowed(allow)
         scope = RunScope(
             run_id=run_id,
@@ -99,7 +109,8 @@ class ScopeMaker:
             scopes=parent.scopes,
             clock=self.clock,
             started_s=now_s,
-            deadline_s=deadline_s,
+            deadline_s=_deadline_s(own, now_s, until_s),
+            until_s=until_s,
             observing=parent.observing,
             retrying=parent.retrying,
             meter=Meter(own, parent.meter),
@@ -119,6 +130,10 @@ class ScopeMaker:
 
     def _trace(self, run_id: str, tenant_id: str, request_id: str, agent: str) -> Trace:
         return Trace(run_id, tenant_id=tenant_id, request_id=request_id, agent=agent, kept=self.trace_kept)
+
+
+def _deadline_s(budgets: BudgetOptions, started_s: float, until_s: float) -> float:
+    return until_s if budgets.max_seconds is None else min(until_s, started_s + budgets.max_seconds)
 
 
 def _narrowed(options: BudgetOptions, given: Mapping[str, Any] | BudgetOptions | None) -> BudgetOptions:

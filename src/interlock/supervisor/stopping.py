@@ -38,7 +38,7 @@ DEFAULT_STOP_ON = BUDGET_REASONS | {
 }
 
 # The stops that every run carries, each as one value for all.
-TIME_IS_UP = Stop(StopReason.TIME_BUDGET, "agent.budgets.max_seconds is used up")
+TIME_IS_UP = Stop(StopReason.TIME_BUDGET, "its time is over (agent.budgets.max_seconds or max_age_s, or deadline=)")
 TAKEN_OVER = Stop(StopReason.ABANDONED, "another worker has taken this run over")
 
 # These end (or park) a run whatever `agent.stop_on` says.

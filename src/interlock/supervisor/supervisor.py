@@ -325,9 +325,7 @@ class Supervisor:
             self._history.forget_soon(row.run_id, row.fence)
             scope.meter.charge_lost(sum(turn.usd for turn in history.turns), sum(turn.tokens for turn in history.turns))
             history = History()
-        # The time that the run has used counts on.
-        scope.started_s -= row.used_s
-        scope.deadline_s -= row.used_s
+        self._scopes.go_on(scope, row)
         return await self._opened(scope, begun, history, asked_s)
 
     async def _unfit(self, row: RunRow, history: History) -> str | None:
