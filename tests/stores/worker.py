@@ -66,10 +66,13 @@ async def claim_one(path, run_id):
     await asyncio.sleep(3600)
 
 
-async def claim(path, run_id, callers, seconds):
+async def claim(path, run_id, callers, seconds, together=""):
     store = opened(path)
     row = await begin(store, run_id)
     numbers, waits = itertools.count(), []
+    if together:
+        tell("ready")
+        await asyncio.to_thread(sys.stdin.readline)
     stop = time.monotonic() + float(seconds)
 
     async def caller():
