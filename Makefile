@@ -3,7 +3,7 @@
 #   make test       all tests but the long ones; `make full` adds those, the checklist and the benchmarks
 #   make proof      kills workers 1,020 times a store and counts effects at the remote (tests/proof/README.md)
 #   make lint       ruff, mypy, import-linter, pyright: all of them, without changing a file
-#   make bench      the benchmarks; writes the table of docs/why.md
+#   make bench      the benchmarks; writes the tables of docs/why.md
 #   make docs       writes the generated reference pages and runs the code of the documentation
 #   make figures    runs the drill with five seeds; writes the tables of README.md and docs/evidence.md
 #   make conformance  every agent framework, bare and under Interlock; writes the matrix of docs/conformance.md
