@@ -31,7 +31,7 @@ from interlock.core.clock import SYSTEM
 
 __all__ = ["Player", "load_column", "main", "session_name"]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0  # a loaded machine is no fault of a framework
 GIVES_UP_AFTER = 3
 INSTRUCTIONS = f"{agent_mark(TRIAGE)} Use the tools; answer in one sentence."
 PROMPT = "Users cannot log in: see to it."

@@ -50,6 +50,7 @@ def configuration(changes: Mapping[str, Any]) -> dict[str, Any]:
             ],
             "effects": {"*_read": "read", RESEARCHER: "read"},
             "retries": {"max_attempts": 3, "backoff_ms": [1]},
+            "timeouts_s": {"default": 30, RESEARCHER: 120},  # a whole agent behind one tool call
         },
         "approvals": {"wait_s": 0},
         "prices": dict.fromkeys(models, price),

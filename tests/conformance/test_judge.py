@@ -100,8 +100,8 @@ def test_a_bare_cell_is_judged_by_its_effects_alone():
 def test_what_never_began_or_never_ended_is_no_framework_s_loss(guarded):
     played = replace(PLAYED, guarded=guarded)
     assert judge(ROW, played, replace(FACTS, turns=0)).faults == ("it never asked the model",)
-    stuck = replace(played, deliveries=((Ended("stuck", error="did not end within 60 s"),),))
-    assert judge(ROW, stuck, FACTS).faults == ("did not end within 60 s",)
+    stuck = replace(played, deliveries=((Ended("stuck", error="did not end within 150 s"),),))
+    assert judge(ROW, stuck, FACTS).faults == ("did not end within 150 s",)
 
 
 def test_tools_answers_may_be_written_in_each_framework_s_way():
