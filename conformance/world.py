@@ -22,7 +22,7 @@ from interlock.core.clock import SYSTEM, Clock
 
 __all__ = ["Fault", "Happened", "Plan", "WorldServer"]
 
-RETRY_AFTER_S = 0.1
+RETRY_AFTER_S = 1.0
 LATE_S = 0.9
 # Tools that change something, and the argument that an effect is known by.
 WRITES = {
