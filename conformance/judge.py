@@ -200,8 +200,9 @@ def _all(played: Played) -> list[Ended]:
 def _rows(scenario: Scenario, played: Played) -> list[tuple[str, ...]]:
     if not scenario.correctable:
         return list(played.record)
-    # What cannot be read is hashed as each framework read it; the refusal itself must be the same.
-    return [row if row[3] == "success" else (*row[:2], "", *row[3:]) for row in played.record]
+    # What cannot be read is hashed as each framework read it; the refusal itself must be the same. Sorted anew: the
+    # record was, by digests that are each store's own.
+    return sorted(row if row[3] == "success" else (*row[:2], "", *row[3:]) for row in played.record)
 
 
 def _without(rows: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
