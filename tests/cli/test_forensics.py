@@ -30,6 +30,12 @@ def traces(here):
         chat(*[(EVIL, {"to": "a", "text": EVIL}, "Message sent.")] * 2, run_id=EVIL, success=True),
     ]
     (here / "traces.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n{broken\n", encoding="utf-8")
+    rows = [
+        {"step": n, "tool": tool, "args_hash": "ab", "status": "ok"}
+        for n, tool in enumerate(("ticket.create", "refund.create"))
+    ]
+    ticket = {"run_id": "t", "stop_reason": "success", "trace": rows}
+    (here / "tickets.jsonl").write_text(json.dumps(ticket) + "\n{broken\n", encoding="utf-8")
     return here
 
 
@@ -101,6 +107,23 @@ def test_backtest_compares_two_configurations(typed, traces):
     assert "upper bounds" in said["caution"]
     out = typed("backtest", "traces.jsonl", "--config", "strict.yaml", "--against", "default").out
     assert "with" in out
+
+
+def test_backtest_takes_a_configuration_that_counts_on_keys_and_lookups(typed, traces):
+    assert typed("init", "--profile", "support").code == 0
+    for how in ((), ("--funnel",)):
+        said = typed("backtest", "tickets.jsonl", "--config", "interlock.yaml", *how)
+        assert said.code == 0
+        assert "interlock.yaml (profile default)" in said.out
+        assert "broken: tickets.jsonl:2" in said.err
+
+
+@pytest.mark.parametrize("typing", [("diagnose", "--html"), ("calibrate", "--out")])
+def test_a_file_that_cannot_be_written_is_named(typed, traces, typing):
+    verb, option = typing
+    said = typed(verb, "traces.jsonl", option, "nowhere/x")
+    assert said.code == 1
+    assert said.err.splitlines()[-1].startswith(f"error: {option}: nowhere/x cannot be written")
 
 
 def test_backtest_names_false_stops_and_why(typed, traces):

@@ -315,7 +315,7 @@ def test_an_unknown_format_and_an_unreadable_file_are_named(tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert list(TraceFile(odd, "").runs()) == [Broken(0, "no reader knows this format")]
-    assert list(TraceFile(empty, "").runs()) == [Broken(0, "no reader knows this format")]
+    assert list(TraceFile(empty, "").runs()) == [Broken(0, "the file is empty")]
     (gone,) = TraceFile(tmp_path / "gone.json", "").runs()
     assert "No such file" in gone.why
 

@@ -57,6 +57,7 @@ configurations = st.sampled_from(
         {"agent": {"budgets": {"max_steps": 5, "max_tool_calls": 6}}},
         {"agent": {"budgets": {"max_unique_calls": 2}, "loop_detection": {"repeated_calls_threshold": 4}}},
         {"agent": {"max_refusals": 1}, "tools": {"allow": ["get*", "pay"]}},
+        {"tools": {"writes": {"pay": {"on_unknown": "resend"}, "save": {"on_unknown": "lookup"}}}},
         {"tools": {"retries": {"max_attempts": 3}, "budgets": {"get": {"max_calls": 2, "max_retries": 1}}}},
         {"tools": {"writes": {"pay": {"repeat": "allow"}}, "circuit_breakers": {"failure_threshold": 2}}},
     ]

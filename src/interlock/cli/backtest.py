@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from interlock.cli.options import ConfigOption, JsonOption
+from interlock.cli.options import JsonOption
 from interlock.cli.output import Cell, note, print_json, print_table, print_text
 from interlock.cli.progress import reading
 from interlock.cli.records import reason_look
 from interlock.config.settings import PROFILES
 from interlock.core.errors import ConfigError
-from interlock.forensics.funnel_report import CAUTION, FunnelReport, Label, SetReport, Unread, backtest_funnel
+from interlock.forensics.funnel_report import CAUTION, FunnelReport, Label, SetReport, backtest_funnel
 
 __all__ = ["app"]
 
@@ -30,7 +30,9 @@ def _verbs() -> None:
 @app.command()
 def backtest(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders of recorded runs.")],
-    config: ConfigOption = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Configuration to judge; else a profile alone.")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="Profile to judge; every recorded tool is permitted.")] = None,
     against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Second configuration, or profile, to compare with.")
@@ -67,10 +69,10 @@ def backtest(
     if as_json:
         print_json(report.to_dict() | ({} if other is None else {"against": other.to_dict()}))
     elif other is None:
-        _print(report)
+        _print(report, _name(config, report))
     else:
-        _compare(report, other, against or "")
-    _print_unread(report.unread)
+        _compare(report, other, _name(config, report), against or "")
+    _print_unread(report)
     if not report.sets:
         raise ConfigError("nothing was read: no file holds recorded runs of a form that is known")
 
@@ -79,14 +81,18 @@ def _second(against: str) -> tuple[Path | None, str | None]:
     return (None, against) if against in PROFILES and not Path(against).exists() else (Path(against), None)
 
 
+def _name(config: Path | None, report: FunnelReport) -> str:
+    return f"profile {report.profile}" if config is None else f"{config} (profile {report.profile})"
+
+
 def _tell(dataset: str, runs: int) -> None:
     if runs % 2_500 == 0:
         note(f"{dataset}: {runs} runs")
 
 
-def _print(report: FunnelReport) -> None:
+def _print(report: FunnelReport, name: str) -> None:
     columns = ("data set", "runs", "failing stopped", "calls saved", "dollars", "minutes", "successful stopped", "not")
-    print_text(f"profile {report.profile}")
+    print_text(name)
     print_table(columns, [_row(each) for each in report.sets], numbers=columns[1:])
     note("`not`: of these, neither running away (5 equal calls in a row) nor writing twice; false stops, that is")
     print_text("")
@@ -157,7 +163,7 @@ def _print_undeclared(report: FunnelReport) -> None:
         note(f"{len(undeclared)} tools were judged by what they brought back (say it with --effects): {shown}")
 
 
-def _compare(report: FunnelReport, other: FunnelReport, name: str) -> None:
+def _compare(report: FunnelReport, other: FunnelReport, name: str, second: str) -> None:
     columns = ("data set", "runs", "failing stopped", "with", "calls saved", "with", "false stops", "with")
     rows = []
     for each in report.sets:
@@ -176,12 +182,14 @@ def _compare(report: FunnelReport, other: FunnelReport, name: str) -> None:
                 str(theirs_false),
             )
         )
-    print_text(f"profile {report.profile}, and beside it (`with`) {name}")
+    print_text(f"{name}, and beside it (`with`) {second}")
     print_table(columns, rows, numbers=columns[1:])
     _print_false_stops(report)
     note(CAUTION)
 
 
-def _print_unread(unread: list[Unread]) -> None:
-    for each in unread:
+def _print_unread(report: FunnelReport) -> None:
+    for broken in [where for each in report.sets for where in each.broken][:SHOWN]:
+        note(f"broken: {broken}")
+    for each in report.unread:
         note(f"not read: {each.path}: {each.why}")

@@ -49,7 +49,10 @@ def propose(
         raise ConfigError(str(error)) from None
     text = _yaml(found)
     if out is not None:
-        out.write_text(text, encoding="utf-8")
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from None
         note(f"configuration: {out}")
     if as_json:
         print_json(_facts(found))

@@ -59,8 +59,7 @@ def diagnose(
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from None
     if html is not None:
-        html.write_text(html_report(report), encoding="utf-8", errors="replace")
-        note(f"report: {html}")
+        _write(html, html_report(report))
     if not as_json:
         _print(report)
     for gap in () if golden is None else uncovered(report, golden):
@@ -68,6 +67,14 @@ def diagnose(
     _print_unread(report)
     if not report.all.runs:
         raise ConfigError("nothing was read: no file holds recorded runs of a form that is known")
+
+
+def _write(html: Path, text: str) -> None:
+    try:
+        html.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"--html: {html} cannot be written: {error.strerror or error}") from None
+    note(f"report: {html}")
 
 
 def _printable(value: object) -> object:

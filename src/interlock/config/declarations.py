@@ -51,6 +51,11 @@ class Declarations:
                 " a parameter idempotency_key on which the remote dedupes, or give lookup=, or natural=True"
             )
 
+    def closing(self, name: str) -> OnUnknown | None:
+        """Return how the file closes an unknown outcome of this tool; None where it does not say."""
+        write = self._writes.get(name)
+        return None if write is None else write.on_unknown
+
     def settled(self, spec: ToolSpec) -> ToolSpec:
         """Return the tool with what the file says of it; the file is the law."""
         name = spec.name

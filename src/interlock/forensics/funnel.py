@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from interlock.config.declarations import Declarations
 from interlock.config.gate import Interlock
 from interlock.config.sections import Settings
-from interlock.core.calls import Effect, Repeat, ToolSpec
+from interlock.core.calls import Effect, OnUnknown, Repeat, ToolSpec
 from interlock.core.clock import LoopClock, run_virtual
 from interlock.core.errors import RunStopped
 from interlock.core.results import RunResult
@@ -66,7 +67,7 @@ class _Driver:
         self._began_s = self._clock.monotonic()
         gate = Interlock(settings, store="sqlite:///:memory:", clock=self._clock)
         try:
-            self._register(gate)
+            self._register(gate, Declarations(settings))
             block = gate.open_run(self._run.task, agent_name=self._run.dataset or "recorded")
             async with block as run:
                 await self._through(run)
@@ -76,14 +77,17 @@ class _Driver:
         assert result is not None
         return self._judged(result)
 
-    def _register(self, gate: Interlock) -> None:
+    def _register(self, gate: Interlock, declarations: Declarations) -> None:
         tools, self._driven.undeclared = declared(self._run, self._effects, infer=False)
         for name, effect in tools.items():
+            # The record does not show a tool's key and lookup; where the configuration counts on one, it is there.
+            closing = declarations.closing(name)
             gate.tool(
                 name,
                 effect=effect.effect.value,
                 on_unknown=effect.on_unknown.value,
-                natural=effect.natural,
+                lookup=_nobody_knows if closing is OnUnknown.LOOKUP else None,
+                natural=effect.natural or closing is OnUnknown.RESEND,
                 repeat=effect.repeat.value,
                 allow=True,
             )(self._recorded_tool(name))
@@ -161,6 +165,10 @@ class _Driver:
             for (tool, _), times in performed.items()
             if times > 1 and (spec := self._specs.get(tool)) and spec.may_write and spec.repeat is Repeat.COLLAPSE
         )
+
+
+def _nobody_knows(**_args: Any) -> Any:
+    raise LookupError("the record does not say what a look-up would have found")
 
 
 def _silent(settings: Settings, effects: SetEffects) -> Settings:

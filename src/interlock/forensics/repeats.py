@@ -55,7 +55,8 @@ def doubts_and_duplicates(seen: Seen) -> Iterator[Finding]:
 def _recorded_doubts(seen: Seen) -> Iterator[Finding]:
     if seen.run.doubts:
         last = seen.calls[-1].step if seen.calls else 0
-        why = f"{seen.run.doubts} writes of which nobody knows whether they happened"
+        count = seen.run.doubts
+        why = f"{count} {'write' if count == 1 else 'writes'} of which nobody knows whether it happened"
         yield Finding(Category.DUPLICATES, "outcome_unknown", last, "", "", why, 1.0)
 
 

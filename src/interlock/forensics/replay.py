@@ -116,6 +116,9 @@ def _spec(name: str, effect: ToolEffect) -> ToolSpec:
         on_unknown=effect.on_unknown,
         natural=effect.natural,
         repeat=effect.repeat,
+        # The record shows neither: where the configuration counts on one, it is there.
+        lookup=_nothing,
+        takes_key=True,
         allow=True,
     )
 

@@ -183,7 +183,7 @@ class Report:
             incident = self._incidents.setdefault(key, Incident(int(finding.category), *key, finding.why))
             incident.findings += 1
             decides = finding.decides and finding.category == category
-            if decides:
+            if decides and finding.tool:
                 self._tool(finding.tool).blamed += 1
             if key in new:
                 continue

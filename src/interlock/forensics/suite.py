@@ -57,7 +57,9 @@ def load_suite(path: Path) -> list[str]:
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
     tasks = data.get("golden_tasks", data.get("tasks")) if isinstance(data, dict) else data
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "name" in task for task in tasks):

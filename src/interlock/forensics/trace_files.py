@@ -67,7 +67,8 @@ class TraceFile:
         try:
             known = self.format()
             if known is None:
-                yield Broken(0, "no reader knows this format")
+                empty = self.path.stat().st_size == 0
+                yield Broken(0, "the file is empty" if empty else "no reader knows this format")
             elif known.name == "store":
                 yield from runs_of_store(f"sqlite:///{self.path}", self.dataset)
             else:
