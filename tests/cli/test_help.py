@@ -53,6 +53,8 @@ def test_every_verb_loads_and_has_json(typed, verb):
     assert said.code == 0
     if verb.name == "approvals":
         said = typed(verb.name, "list", "--help")
+    if verb.name == "chaos":
+        said = typed(verb.name, "run", "--help")
     assert "--json" in said.out
 
 

@@ -25,7 +25,8 @@ class Effect:
     """One thing that happened.
 
     Attributes:
-        id: Unique in the world. kind: `ticket`, `row`, `email`, `refund` or `note`. subject: the ticket's title, the row's table …
+        id: Unique in the world. kind: `ticket`, `row`, `email`, `refund` or `note`.
+        subject: The ticket's title, the row's table …
         key: The idempotency key that came with it, or None. at_s: article seconds since the project's first request.
     """
 

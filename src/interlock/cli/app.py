@@ -48,6 +48,7 @@ VERBS = (
     Verb("Learn", "diagnose", "diagnose", "Say what failed in recorded runs, where, and why."),
     Verb("Learn", "backtest", "backtest", "Judge a configuration by recorded runs: stops, savings, false stops."),
     Verb("Learn", "calibrate", "calibrate", "Write a configuration out of your own recorded runs."),
+    Verb("Prove", "chaos", "chaos", "Prove guards with faults, before production does."),
     Verb("Run", "purge", "purge", "Drop content, then keys, that are old enough."),
     Verb("Run", "submit", "worker", "Queue a run for the workers of the store."),
     Verb("Run", "worker", "worker", "Work on submitted runs, and on those of dead workers."),

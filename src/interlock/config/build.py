@@ -26,6 +26,7 @@ from interlock.config.options import (
     timeout_for,
 )
 from interlock.config.sections import Settings
+from interlock.config.trial import UNTRIED, Trial
 from interlock.core.calls import Call, ToolSpec
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
@@ -113,22 +114,30 @@ class House:
 
 
 def build(
-    settings: Settings, registry: Registry, declarations: Declarations, *, store: str | None, clock: Clock
+    settings: Settings,
+    registry: Registry,
+    declarations: Declarations,
+    *,
+    store: str | None,
+    clock: Clock,
+    trial: Trial = UNTRIED,
 ) -> House:
-    """Wire everything that one gate needs.
+    """Wire everything that one gate needs; `trial` may change parts of it.
 
     Raises:
         ConfigError: The settings do not fit together. StoreUnavailable: the store cannot be opened.
     """
-    kept = open_store(store, settings, clock=clock)
+    kept = trial.store(lambda: open_store(store, settings, clock=clock))
     try:
-        return _wire(settings, registry, declarations, kept, clock)
+        return _wire(settings, registry, declarations, kept, clock, trial)
     except BaseException:
         kept.close()
         raise
 
 
-def _wire(settings: Settings, registry: Registry, declarations: Declarations, store: Store, clock: Clock) -> House:
+def _wire(
+    settings: Settings, registry: Registry, declarations: Declarations, store: Store, clock: Clock, trial: Trial
+) -> House:
     redactor = Redactor(settings.logging.redact)
     sinks = _Sinks(
         metrics=Metrics(),
@@ -146,14 +155,14 @@ def _wire(settings: Settings, registry: Registry, declarations: Declarations, st
     effects = _effects(settings, store, clock, pool, inflight)
     funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, effects, perform, redactor)
     gateway = Gateway(
-        funnel,
+        trial.funnel(funnel),
         registry,
         settled=declarations.settled,
         secret=store.secret,
         max_args_bytes=settings.tools.max_args_bytes,
     )
     return House(
-        supervisor=_supervisor(settings, store, clock, sinks, policy, switches, gateway, redactor),
+        supervisor=_supervisor(settings, store, clock, sinks, policy, switches, gateway, redactor, trial),
         gateway=gateway,
         store=store,
         switches=switches,
@@ -238,6 +247,7 @@ def _supervisor(
     switches: Switches,
     gateway: Gateway,
     redactor: Redactor,
+    trial: Trial,
 ) -> Supervisor:
     agent = settings.agent
     machinery = Machinery(
@@ -253,6 +263,7 @@ def _supervisor(
         abandon_after=settings.abandon_after,
         orphan_after_s=settings.orphan_after_s,
         unpriced_allowed=settings.prices_unknown == "allow",
+        asks=trial.asks,
     )
     scopes = ScopeMaker(
         clock=clock,

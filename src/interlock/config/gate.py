@@ -14,6 +14,7 @@ from interlock.config.declarations import Declarations
 from interlock.config.handler import Field, Handler
 from interlock.config.sections import Settings
 from interlock.config.settings import load_settings
+from interlock.config.trial import UNTRIED, Trial
 from interlock.core.calls import Approval, ToolSpec
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import StoreUnavailable
@@ -58,6 +59,7 @@ class Interlock:
         self._clock = clock
         self._portal = Portal()
         self._house: House | None = None
+        self._trial = UNTRIED
         self._lock = threading.Lock()
 
     # -- tools
@@ -332,9 +334,20 @@ class Interlock:
                 house = self._house
                 if house is None:
                     house = self._house = build(
-                        self.settings, self._registry, self._declarations, store=self._store_url, clock=self._clock
+                        self.settings,
+                        self._registry,
+                        self._declarations,
+                        store=self._store_url,
+                        clock=self._clock,
+                        trial=self._trial,
                     )
         return house
+
+    def on_trial(self, trial: Trial, *, settings: Settings, store: str, clock: Clock) -> Interlock:
+        """Return another gate with the tools of this one, on a store and a clock of its own, changed by `trial`."""
+        tried = Interlock(settings, store=store, clock=clock)
+        tried._registry, tried._trial = self._registry, trial
+        return tried
 
     def metrics(self) -> str:
         """Return this process's counters as Prometheus text."""

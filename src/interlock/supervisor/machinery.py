@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from interlock.budget.prices import Prices
 from interlock.budget.tenants import TenantBudgets
+from interlock.core.calls import RunFacts
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
 from interlock.journal.ownership import Ownership
@@ -14,7 +17,10 @@ from interlock.record.metrics import Metrics
 from interlock.resilience.threads import ToolThreads
 from interlock.supervisor.stopping import StopOptions
 
-__all__ = ["Machinery"]
+__all__ = ["Asks", "Machinery"]
+
+Asks = Callable[[RunFacts, Callable[..., Any]], Callable[..., Any]]
+"""Returns what asks the model in place of the function that `run.model` was given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +33,7 @@ class Machinery:
         orphan_after_s: How long a run whose worker died waits for another one.
         unpriced_allowed: Under a dollar cap, models of unknown price run all the same.
         wrap_up_s: Seconds that a wrap-up turn may take.
+        asks: What a trial puts around the functions that ask the model; None as a rule.
     """
 
     gateway: Gateway
@@ -42,3 +49,8 @@ class Machinery:
     orphan_after_s: float = 60.0
     unpriced_allowed: bool = False
     wrap_up_s: float = 30.0
+    asks: Asks | None = None
+
+    def asking(self, run: RunFacts, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what asks the model for `run`, which was given `fn`."""
+        return fn if self.asks is None else self.asks(run, fn)

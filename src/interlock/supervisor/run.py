@@ -255,7 +255,7 @@ class Run:
         """
         record = replies.PLAIN if reply_type is None else reply_type
         step = self.step(model=model, max_output_tokens=max_output_tokens, input_tokens=input_tokens, record=record)
-        return self.bridge.cross(self._model(fn, args, kwargs, step, usage))
+        return self.bridge.cross(self._model(self._machinery.asking(self.scope, fn), args, kwargs, step, usage))
 
     async def _model(
         self,

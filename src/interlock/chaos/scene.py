@@ -1,0 +1,307 @@
+"""One trial of one task: its faults at their places, and everything that is counted while it runs.
+
+What is placed into the funnel has the shape of a guard, `(tool, proceed) -> proceed`, and stands at a named point;
+a gate that is not on trial has none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, cast
+
+from interlock.chaos.faults import ACTS, MODEL_KINDS, STORE_KINDS, TOOL_KINDS, Fault, HttpFault, Kind
+from interlock.chaos.replies import falsified
+from interlock.chaos.trial_store import TrialStore
+from interlock.config.opening import Store
+from interlock.config.trial import Trial
+from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
+from interlock.core.canonical import NotCanonical, canonical_json
+from interlock.core.clock import LoopClock
+from interlock.gateway.pipeline import Funnel, Layer
+from interlock.policy.globs import GlobSet
+from interlock.policy.switches import SwitchKind, SwitchScope
+
+__all__ = ["GUARDS", "Injection", "Request", "Scene", "TrialClock", "place"]
+
+GUARDS = (
+    "recorder",
+    "switches",
+    "loops",
+    "allowlist",
+    "meter",
+    "inputs",
+    "recall",
+    "approval",
+    "admission",
+    "claim",
+    "retry",
+    "timeout",
+    "outputs",
+)
+"""The guards of the funnel, outermost first; each can be switched off for a trial."""
+
+
+class TrialClock(LoopClock):
+    """The loop's time, and what chance was drawn when: (time, value)."""
+
+    def __init__(self, *, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.draws: list[tuple[float, float]] = []
+
+    def uniform(self, low: float, high: float) -> float:
+        """See `Clock.uniform`."""
+        value = super().uniform(low, high)
+        self.draws.append((self.monotonic(), value))
+        return value
+
+
+class Injection(NamedTuple):
+    """One injected fault: what, where (tool, `model`, or change of the store), and which call, attempt and second."""
+
+    fault: str
+    where: str
+    run_id: str
+    seq: int
+    attempt: int
+    at_s: float
+
+
+class Request(NamedTuple):
+    """One attempt that reached the tool, or the fault that stands there for it.
+
+    Attributes:
+        executed: The tool's own function was entered. output: digest of what it gave; None where it raised.
+        key: The effect's idempotency key, if it is a write.
+    """
+
+    tool: str
+    run_id: str
+    seq: int
+    attempt: int
+    at_s: float
+    executed: bool
+    output: bytes | None
+    key: str | None
+
+
+def place(funnel: Funnel, point: str, layer: Layer) -> Funnel:
+    """Return the funnel with `layer` just outside what stands at `point`: a guard's name, or `perform`."""
+    inner: Any = getattr(funnel, point)
+
+    def both(tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
+        return layer(tool, inner(tool, proceed))
+
+    def last(tool: ToolSpec) -> Proceed[Any]:
+        return layer(tool, inner(tool))
+
+    changed: dict[str, Any] = {point: last if point == "perform" else both}
+    return replace(funnel, **changed)
+
+
+def _switched_off(_tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
+    return proceed
+
+
+@dataclass(eq=False)
+class _Armed:
+    """A fault of this trial: which calls it has met."""
+
+    fault: Fault
+    number: int
+    seed: int
+    numbers: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.globs = GlobSet((self.fault.tool,), key="faults.tool")
+
+    def strikes(self, call: tuple[str, int], attempt: int, elapsed_s: float) -> bool:
+        """Whether this attempt of this call (run, seq) is struck; the same for the same seed and order of calls."""
+        fault = self.fault
+        n = self.numbers.setdefault(call, len(self.numbers) + 1)
+        if (fault.calls and n not in fault.calls) or (fault.attempts and attempt not in fault.attempts):
+            return False
+        if elapsed_s < fault.from_s or (fault.until_s is not None and elapsed_s >= fault.until_s):
+            return False
+        if fault.probability >= 1.0:
+            return True
+        drawn = hashlib.sha256(f"{self.seed}:{self.number}:{n}:{attempt}".encode()).digest()
+        return int.from_bytes(drawn[:6], "big") / (1 << 48) < fault.probability
+
+
+class Scene:
+    """What one trial sees.
+
+    Args:
+        faults: To inject. seed: of chance. off: guards (see `GUARDS`) that are switched off.
+
+    Attributes:
+        injections: Faults so far. requests: attempts so far. proposed: tools of all proposed calls, in order.
+        prompts: What the model was asked, as text.
+    """
+
+    def __init__(self, faults: Sequence[Fault], *, seed: int, clock: TrialClock, off: Sequence[str] = ()) -> None:
+        self.clock = clock
+        self.off = tuple(off)
+        self.injections: list[Injection] = []
+        self.requests: list[Request] = []
+        self.proposed: list[str] = []
+        self.prompts: list[str] = []
+        self.began_s: float | None = None
+        armed = [_Armed(fault, number, seed) for number, fault in enumerate(faults)]
+        self._of_tools = [each for each in armed if each.fault.kind in TOOL_KINDS]
+        self._of_model = [each for each in armed if each.fault.kind in MODEL_KINDS]
+        self._of_store = [each for each in armed if each.fault.kind in STORE_KINDS]
+        self._changes = 0
+        self._turns = 0
+        self._last_reply: Any = None
+        self.store: Store | None = None
+
+    def trial(self) -> Trial:
+        """Return what is put into the gate."""
+        return Trial(funnel=self._funnel, store=self._open, asks=self._asks)
+
+    def note_request_fault(self, fault: Fault, where: str) -> None:
+        """Take in that a fault of the request itself was injected."""
+        self.injections.append(Injection(fault.label, where, "", 0, 0, self._elapsed_s()))
+
+    def of_run(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the faults that this run has met, for its record."""
+        return [injection._asdict() for injection in self.injections if injection.run_id in {run_id, ""}]
+
+    def _elapsed_s(self) -> float:
+        now_s = self.clock.monotonic()
+        if self.began_s is None:
+            self.began_s = now_s
+        return now_s - self.began_s
+
+    # -- the funnel
+
+    def _funnel(self, funnel: Funnel) -> Funnel:
+        off: dict[str, Any] = dict.fromkeys(self.off, _switched_off)
+        funnel = replace(funnel, **off)
+        funnel = place(funnel, "perform", self._faulty)
+        return place(funnel, "recorder", self._seen)
+
+    def _seen(self, tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
+        async def seen(call: Call[Any]) -> Answer:
+            self.proposed.append(tool.name)
+            return await proceed(call)
+
+        return seen
+
+    def _faulty(self, tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
+        mine = [armed for armed in self._of_tools if armed.globs.match(tool.name)]
+
+        async def faulty(call: Call[Any]) -> Answer:
+            elapsed_s = self._elapsed_s()
+            executed = False
+
+            async def entered(entering: Call[Any]) -> Answer:
+                nonlocal executed
+                executed = True
+                return await proceed(entering)
+
+            output: bytes | None = None
+            try:
+                answer = await self._struck(mine, call, entered, elapsed_s)
+                output = _digest(answer.value)
+                return answer
+            finally:
+                key = call.sent_key or (call.key.hex() if call.key is not None else None)
+                run_id = call.run.run_id
+                self.requests.append(
+                    Request(tool.name, run_id, call.seq, call.attempts, elapsed_s, executed, output, key)
+                )
+
+        return faulty
+
+    async def _struck(self, mine: Sequence[_Armed], call: Call[Any], proceed: Proceed[Any], elapsed_s: float) -> Answer:
+        attempt = max(1, call.attempts)
+        for armed in mine:
+            fault = armed.fault
+            if fault.when is not None and not fault.when(call):
+                continue
+            if not armed.strikes((call.run.run_id, call.seq), attempt, elapsed_s):
+                continue
+            self.injections.append(
+                Injection(fault.label, call.tool.name, call.run.run_id, call.seq, attempt, elapsed_s)
+            )
+            if fault.kind is Kind.CLOCK_JUMP:
+                self.clock.jump_wall(3_600.0 if fault.delay_s is None else fault.delay_s)
+            elif fault.kind is Kind.KILL_SWITCH and self.store is not None:
+                await self.store.switches.set(
+                    SwitchScope.GLOBAL, "", SwitchKind.KILL, reason="a trial", actor="interlock chaos"
+                )
+            else:
+                return await ACTS[fault.kind](fault, call, proceed, self.clock)
+        return await proceed(call)
+
+    # -- the store
+
+    def _open(self, opens: Callable[[], Store]) -> Store:
+        if self.store is None:
+            self.store = opens()
+        # A store in every way, by delegation.
+        return cast("Store", TrialStore(self.store, self._before_change, self._marked))
+
+    async def _before_change(self, name: str) -> bool:
+        """Called before each change of the store; raises, or returns whether its answer is lost."""
+        elapsed_s = self._elapsed_s()
+        self._changes += 1
+        lost = False
+        for armed in self._of_store:
+            fault = armed.fault
+            if not armed.globs.match(name) or not armed.strikes(("", self._changes), 1, elapsed_s):
+                continue
+            self.injections.append(Injection(fault.label, name, "", 0, 1, elapsed_s))
+            if fault.kind is Kind.STORE_UNAVAILABLE:
+                raise TrialStore.away("the store did not get it")
+            if fault.kind is Kind.STORE_SLOW:
+                await self.clock.sleep(1.0 if fault.delay_s is None else fault.delay_s)
+            lost = lost or fault.kind is Kind.STORE_ANSWER_LOST
+        return lost
+
+    def _marked(self, run_id: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**record, "injected": self.of_run(run_id)}
+
+    # -- the model
+
+    def _asks(self, run: RunFacts, fn: Callable[..., Any]) -> Callable[..., Any]:
+        async def asked(*args: Any, **words: Any) -> Any:
+            self.prompts.append(repr((args, words)))
+            elapsed_s = self._elapsed_s()
+            self._turns += 1
+            struck = [a.fault for a in self._of_model if a.strikes(("", self._turns), 1, elapsed_s)]
+            for fault in struck:
+                self.injections.append(Injection(fault.label, "model", run.run_id, run.turn, 1, elapsed_s))
+                if fault.kind is Kind.MODEL_SLOW:
+                    await self.clock.sleep(30.0 if fault.delay_s is None else fault.delay_s)
+                elif fault.kind is Kind.MODEL_RATE_LIMITED:
+                    after_s = fault.retry_after_s
+                    raise HttpFault(429, {} if after_s is None else {"Retry-After": f"{after_s:g}"})
+            if any(fault.kind is Kind.MODEL_REPEATS for fault in struck) and self._last_reply is not None:
+                return self._last_reply
+            if inspect.iscoroutinefunction(fn):
+                reply = await fn(*args, **words)
+            else:
+                reply = await asyncio.to_thread(fn, *args, **words)
+                if inspect.isawaitable(reply):
+                    reply = await reply
+            self._last_reply = reply
+            for fault in struck:
+                reply = falsified(fault.kind, reply)
+            return reply
+
+        return asked
+
+
+def _digest(value: Any) -> bytes:
+    try:
+        text = canonical_json(value)
+    except (NotCanonical, TypeError, ValueError):
+        text = repr(value).encode()
+    return hashlib.sha256(text).digest()[:8]

@@ -1,0 +1,118 @@
+"""Verb `chaos`: golden tasks and faults, tried on an agent behind its own gate."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from interlock.chaos.matrix import SuiteRun, run_suite
+from interlock.chaos.suite import GOLDEN, load_suite
+from interlock.chaos.suite_report import SuiteReport, injected_of, reasons_of
+from interlock.chaos.trying import Outcome
+from interlock.cli.options import JsonOption
+from interlock.cli.output import Cell, note, print_json, print_table, print_text
+from interlock.core.errors import ConfigError
+
+__all__ = ["app", "verbs"]
+
+_LOOKS = {"passed": "green", "failed": "red", "error": "red", "not exercised": "yellow"}
+
+
+class _Suites(TyperGroup):
+    """`interlock chaos SUITE.yaml …` is `interlock chaos run SUITE.yaml …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].endswith((".yaml", ".yml")):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer()
+verbs = typer.Typer(cls=_Suites, no_args_is_help=True, help="Prove guards with faults, before production does.")
+app.add_typer(verbs, name="chaos")
+
+
+@verbs.callback()
+def _verbs() -> None:
+    """Prove guards with faults, before production does."""
+
+
+@verbs.command()
+def run(
+    suite: Annotated[
+        Path | None, typer.Argument(metavar="[SUITE.yaml]", help="The suite; else the article's golden tasks.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="The agent; else the one that ships with the tasks.")
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="The gate; else the one in the module of the agent.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; repeat.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Tasks side by side, a process each.")] = 2,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that opens from a disk.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try every task: once without faults, then as often as it says. Exit 1 unless every one passed."""
+    source = GOLDEN if suite is None else suite
+    loaded = load_suite(source)
+    unknown = sorted(set(task or ()) - {each.name for each in loaded.tasks})
+    if unknown:
+        raise ConfigError(f"{source}: has no task {unknown[0]}: {', '.join(each.name for each in loaded.tasks)}")
+    warnings = loaded.warnings()
+    for warning in warnings:
+        note(f"warning: {warning}")
+    job = SuiteRun(source, loaded, agent, gate, tuple(task or ()), parallel)
+    total = len(task or loaded.tasks)
+    count = 0
+
+    def told(outcome: Outcome) -> None:
+        nonlocal count
+        count += 1
+        note(f"[{count}/{total}] {outcome.name}: {outcome.verdict}")
+
+    outcomes = asyncio.run(run_suite(job, told))
+    options = [word for name, value in (("--agent", agent), ("--gate", gate)) if value for word in (name, value)]
+    report = SuiteReport(str(source), tuple(options), outcomes, warnings)
+    _write(junit, report.as_junit)
+    _write(html, report.as_html)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _write(place: Path | None, text: Any) -> None:
+    if place is None:
+        return
+    try:
+        place.write_text(text(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written: {error.strerror or error}") from None
+
+
+def _print(report: SuiteReport) -> None:
+    rows: list[list[Cell]] = [
+        [
+            outcome.name,
+            outcome.expect,
+            (outcome.verdict, _LOOKS[outcome.verdict]),
+            outcome.baseline,
+            reasons_of(outcome),
+            injected_of(outcome),
+        ]
+        for outcome in report.outcomes
+    ]
+    print_table(("task", "expects", "verdict", "baseline", "ended as", "injected"), rows)
+    for outcome in report.outcomes:
+        if outcome.verdict != "passed":
+            print_text((f"\n{outcome.name}: ", "bold"), outcome.why)
+            print_text("  again: ", (report.replay(outcome), "cyan"))
+    sys.stdout.flush()
