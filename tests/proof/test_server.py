@@ -83,12 +83,27 @@ def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(mor
     print(figures.line())
     assert figures.runs == len(said) == RUNS
     assert figures.effects_without_intent == figures.done_without_effect == 0
-    assert {claim.state for claim in claims} == {ClaimState.DONE}
+    # What is not done is an intent whose commit nobody heard of: withdrawn, and never sent.
+    sent = {key for _, _, key, _ in effects}
+    for claim in claims:
+        if claim.state is not ClaimState.DONE:
+            assert (claim.state, claim.settled_by) == (ClaimState.FAILED_CLEAN, "store")
+            assert claim.sent_key not in sent
     assert figures.reasons == {"success": RUNS}
-    # Five writes a run; those that are natural may be put to the same state twice.
+    # A machine may be so slow that the server is away for longer than callers are patient: then a write was refused,
+    # its agent was told, and nothing was sent. Every other one of the five of a run happened, once; those that are
+    # natural may be put to the same state twice.
     times = Counter((tool, meant) for tool, meant, _, _ in effects)
-    assert len(times) == len(claims) == 5 * RUNS
-    assert {n for (tool, _), n in times.items() if tool != "natural"} == {1}
+    for name, line in said.items():
+        last = "stop" if int(name[-1], 16) % 2 else "tell"
+        places = ("0.look", "0.resend", "0.natural", "1.lookup", "1.look", "1.resend", f"2.{last}")
+        for place, status in zip(places, line["output"], strict=True):
+            tool = place[2:]
+            if tool != "look":
+                happened = times.pop((tool, f"{name}.{place}"), 0)
+                assert (happened > 0) == (status in {"success", "replayed"}), (name, place, status, happened)
+                assert happened <= 1 or tool == "natural"
+    assert not times
 
 
 class Remote:
