@@ -140,12 +140,6 @@ def fill_store():
 
 
 @pytest.fixture
-def fill_store():
-    """Fill a store of any kind, whose clock stands at NOW, with what `filled` holds."""
-    return fill
-
-
-@pytest.fixture
 def clock(monkeypatch) -> ManualClock:
     """The clock of stores and of the command line."""
     clock = ManualClock(wall_s=NOW)
