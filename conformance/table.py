@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from conformance.judge import Cell
@@ -10,6 +11,7 @@ from conformance.scenario import Scenario
 
 __all__ = ["markdown"]
 
+WIDTH = 116
 MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
 
 
@@ -19,7 +21,10 @@ def markdown(matrix: Matrix, scenarios: Sequence[Scenario]) -> str:
     bare = _table(matrix, scenarios, notes, guarded=False)
     guarded = _table(matrix, scenarios, notes, guarded=True)
     text = f"**Bare, with the framework's own defaults**\n\n{bare}\n\n**Under Interlock**\n\n{guarded}\n"
-    return text + "".join(f"\n- {mark} cannot be held: {why}" for why, mark in notes.items()) + ("\n" if notes else "")
+    said = (
+        textwrap.fill(f"- {mark} cannot be held: {why}", WIDTH, subsequent_indent="  ") for why, mark in notes.items()
+    )
+    return text + "".join(f"\n{note}" for note in said) + "\n" * bool(notes)
 
 
 def _table(matrix: Matrix, scenarios: Sequence[Scenario], notes: dict[str, str], *, guarded: bool) -> str:

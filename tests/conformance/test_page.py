@@ -14,6 +14,7 @@ from conformance.judge import Cell
 from conformance.matrix import Matrix, verdict
 from conformance.places import columns, find_place, words
 from conformance.scenario import Scenario
+from conformance.scenarios import SCENARIOS
 from conformance.table import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +109,15 @@ def test_columns_pin_what_the_constraints_pin():
         assert name == "loop" or distribution in {r.partition("[")[0] for r in wanted}, name
         if distribution in pinned:  # else it has an environment of its own, and pins that suit it
             assert {r: v for r, v in wanted.items() if pinned[r.partition("[")[0]] != v} == {}, name
+
+
+def test_the_page_shows_every_row_and_the_pinned_versions():
+    page = (ROOT / "docs/conformance.md").read_text("utf-8").partition("<!-- measured")[2]
+    for side in page.split("**Under Interlock**"):
+        assert [s.title for s in SCENARIOS if f"| {s.title} | " not in side] == [], "run `make conformance`"
+    for name in columns():
+        distribution, requires = words(name)
+        pins = {r.partition("==")[0].partition("[")[0]: r.partition("==")[2] for r in requires}
+        assert name == "loop" or f"| {name} {pins[distribution]} |" in page, "run `make conformance`"
+    assert "**blank**" not in page
+    assert "**NOT held**" not in page
