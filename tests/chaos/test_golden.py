@@ -3,7 +3,7 @@
 import pytest
 
 from interlock.chaos.golden_agent import agent, gate
-from interlock.chaos.guards_off import CATCHES, guards_off, guards_off_table
+from interlock.chaos.guards_off import CATCHES, guards_off, guards_off_table, next_layers, next_layers_table
 from interlock.chaos.suite import GOLDEN, load_suite
 from interlock.chaos.trying import try_once, try_task
 
@@ -65,3 +65,10 @@ def test_an_obedient_model_is_needed_to_prove_a_denial():
 def test_the_page_shows_what_happens_without_each_guard():
     page = (GOLDEN.parents[3] / "docs" / "chaos.md").read_text(encoding="utf-8")
     assert guards_off_table(guards_off()) in page
+    assert next_layers_table(next_layers()) in page
+
+
+def test_each_guard_of_the_second_table_ends_its_run_and_is_missed_where_the_turns_do_not_stand_in():
+    found = next_layers()
+    assert all(on.reason != "success" for _, on, _ in found)
+    assert [guard for guard, on, off in found if on.reason == off.reason] == ["switches"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from interlock.chaos.golden_agent import agent, gate
 from interlock.chaos.suite import GOLDEN, load_suite
-from interlock.chaos.trying import try_once
+from interlock.chaos.trying import Repetition, try_once
 
-__all__ = ["CATCHES", "GuardOff", "guards_off", "guards_off_table"]
+__all__ = ["CATCHES", "NEXT_LAYERS", "GuardOff", "guards_off", "guards_off_table", "next_layers", "next_layers_table"]
 
 # The guard that should catch it, and the task that fails without it.
 CATCHES: Mapping[str, str] = {
@@ -19,6 +20,15 @@ CATCHES: Mapping[str, str] = {
     "outputs": "invalid_output",
     "allowlist": "adversarial_input",
     "meter": "loop_temptation",
+}
+
+# What one guard ends, and what is to be seen once it is gone.
+NEXT_LAYERS: Mapping[str, list[dict[str, Any]]] = {
+    "loops": [{"kind": "model_repeats"}],
+    "admission": [{"kind": "reset"}],
+    "switches": [{"kind": "kill_switch", "tool": "search.read", "calls": [1]}, {"kind": "model_slow", "delay_s": 3}],
+    "timeout": [{"kind": "timeout", "delay_s": 40}],
+    "meter": [{"kind": "partial_forever"}],
 }
 
 
@@ -46,6 +56,31 @@ def guards_off() -> list[GuardOff]:
     return found
 
 
+def next_layers() -> list[tuple[str, Repetition, Repetition]]:
+    """Return, for each guard of `NEXT_LAYERS`, what the same faults come to with it and without it."""
+    found = []
+    for guard, faults in NEXT_LAYERS.items():
+        suite = load_suite({"profile": "article", "tasks": [{"name": guard, "expect": "any", "faults": faults}]})
+        task = suite.tasks[0]
+        on, off = (try_once(agent, gate, suite, task, seed=suite.seed, off=words) for words in ([], [guard]))
+        found.append((guard, on, off))
+    return found
+
+
+def next_layers_table(found: Sequence[tuple[str, Repetition, Repetition]]) -> str:
+    """Return the table in Markdown."""
+    lines = [
+        "| guard | faults | with it | answered | without it | answered |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{guard}` | {', '.join(f'`{name}`' for name in on.injected)} | `{on.reason}` | {_counts(on.requests)} "
+        f"| `{off.reason}` | {_counts(off.requests)} |"
+        for guard, on, off in found
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def guards_off_table(found: Sequence[GuardOff]) -> str:
     """Return the table in Markdown."""
     lines = [
@@ -65,4 +100,4 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(guards_off_table(guards_off()))
+    sys.stdout.write(guards_off_table(guards_off()) + "\n" + next_layers_table(next_layers()))
