@@ -124,7 +124,7 @@ def test_nothing_after_the_deadline():
 
 
 def test_the_defaults():
-    assert RetryOptions() == RetryOptions(2, frozenset({429, 500, 502, 503, 504}), (250, 750, 2000), None)
+    assert RetryOptions() == RetryOptions(3, frozenset({429, 500, 502, 503, 504}), (250, 750, 2000), None)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class RetrySettings:
         backoff_ms: Upper bound of the n-th wait; the last holds for all further ones.
     """
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 2
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     retryable_status: frozenset[Annotated[int, Field(ge=100, le=599)]] = frozenset({429, 500, 502, 503, 504})
     backoff_ms: Annotated[tuple[Annotated[int, Field(ge=0, le=3_600_000)], ...], Field(min_length=1)] = (250, 750, 2000)
 

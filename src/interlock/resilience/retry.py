@@ -43,7 +43,7 @@ class RetryOptions:
         max_retries: Re-sends of this tool in one run; None for no cap of its own.
     """
 
-    max_attempts: int = 2
+    max_attempts: int = 3
     retryable_status: frozenset[int] = frozenset({429, 500, 502, 503, 504})
     backoff_ms: tuple[float, ...] = (250, 750, 2000)
     max_retries: int | None = None
