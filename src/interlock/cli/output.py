@@ -5,6 +5,7 @@ Names and reasons come from stores, and there from models: nothing of them may m
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ __all__ = ["Cell", "ago", "clean", "code", "command", "note", "print_json", "pri
 Cell = str | tuple[str, str]
 
 WIDTH_OF_A_PIPE = 200
+# After the user, and as a parameter.
+_PASSWORD = re.compile(r"(?<=//)(?P<user>[^/@:?]*):[^/@]*(?=@)|(?<=[?&])(?:ssl)?password=[^&]*&?")
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -59,8 +62,12 @@ def note(text: str) -> None:
 
 
 def command(store: str | None, *words: str) -> str:
-    """Return a command to type, on the same store that was named with `--store`."""
-    return shlex.join(("interlock", *words, *(() if store is None else ("--store", store))))
+    """Return a command to type, on the same store that was named with `--store`: without a password in its URL.
+
+    What prints lands in logs and tickets; PostgreSQL takes the password from PGPASSWORD or a `.pgpass` as well.
+    """
+    named = () if store is None else ("--store", _PASSWORD.sub(lambda found: found["user"] or "", store))
+    return shlex.join(("interlock", *words, *named))
 
 
 def code(text: str) -> Cell:
