@@ -48,7 +48,6 @@ def count_up(store_url, seed, loop, *args):
 def test_no_kill_makes_a_second_effect_or_loses_one(store_url, seed):
     figures = count_up(store_url, seed, kill_loop, KILLS, 64, 40)
     assert figures.kills == KILLS
-    assert figures.doubts_seen > 0
     # Kept at 0 by settle_s, which is longer than the remote takes: the one promise here that rests on a time.
     assert figures.duplicates_lookup == 0
 
