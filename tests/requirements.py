@@ -90,8 +90,8 @@ TURN_CAPS = Off(
 )
 DEADLINE = Off(
     "src/interlock/supervisor/scopes.py",
-    "deadline_s = math.inf if budgets.max_seconds is None else now_s + budgets.max_seconds",
-    "deadline_s = math.inf",
+    "return until_s if budgets.max_seconds is None else min(until_s, started_s + budgets.max_seconds)",
+    "return until_s",
 )
 CLEAR_WEATHER = Off(
     "src/interlock/chaos/weather.py",
@@ -218,8 +218,8 @@ REQUIREMENTS = (
         "claim",
         Off(
             "src/interlock/journal/doubt.py",
-            "remembered = tool.takes_key and 0 <= now - claim.first_sent_at <= dedupe_window_s",
-            "remembered = tool.takes_key",
+            "(tool.takes_key and 0 <= now - first_sent_at <= dedupe_window_s)",
+            "tool.takes_key",
         ),
         article("TestEffects::test_a_doubt_older_than_the_window_is_not_sent_again"),
         "dedupe window",
