@@ -63,8 +63,8 @@ class Scripted(BaseChatModel):
     """Says one thing after the other, and the last for ever; notes what it was asked."""
 
     script: list[Any]
-    asked: list[list[BaseMessage]] = []
-    offered: list[Any] = []
+    asked: list[list[BaseMessage]] = []  # noqa: RUF012 - a field of a pydantic model
+    offered: list[Any] = []  # noqa: RUF012
     streams: bool = False
     model_name: str = "scripted"
 
