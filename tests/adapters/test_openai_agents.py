@@ -352,6 +352,20 @@ async def test_the_sdks_own_approval_parks_and_its_yes_counts(opened):
     assert (done.reason, done.output, remote.effects) == ("success", "done", ["o1"])
 
 
+async def test_an_approval_that_the_gate_demands_can_be_the_sdks_own_interruption(opened):
+    remote = Remote()
+    gate = opened(writes={"create_ticket": {"approval": "required"}})
+    model = scripted(use("create_ticket", {"title": "t"}), say("done"))
+    agent = Agent(name="a", model=model, tools=[ticket_tool(remote)])
+    parked = await guarded(gate, agent, request_id="r1", approvals="framework")
+    assert (parked.reason, parked.parked, remote.effects) == ("approval_pending", True, [])
+    assert await gate.house().store.approvals.list() == []
+    state = parked.native.to_state()
+    state.approve(parked.native.interruptions[0])
+    done = await guarded(gate, agent, state, request_id="r1", payload="go", retry=True, approvals="framework")
+    assert (done.reason, done.output, remote.effects) == ("success", "done", ["t"])
+
+
 async def test_an_approval_that_the_gate_demands_waits_in_the_store(opened):
     remote = Remote()
     gate = opened(writes={"create_ticket": {"approval": "required"}}, approvals={"wait_s": 0})

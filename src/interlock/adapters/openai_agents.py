@@ -15,7 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from interlock.adapters.packages import needs, tested
 
@@ -43,6 +43,8 @@ __all__ = ["AgentsResult", "Stopped", "function_tool", "install", "run", "run_sy
 
 tested("openai-agents", "0.24")
 
+Approvals = Literal["store", "framework"]
+
 
 @dataclass(frozen=True, slots=True)
 class AgentsResult(RunResult):
@@ -62,6 +64,7 @@ async def run(
     input: Any,  # noqa: A002 - the SDK's word
     *,
     on_event: Callable[[Any], Any] | None = None,
+    approvals: Approvals = "store",
     **options: Any,
 ) -> AgentsResult:
     """Do what `Runner.run(agent, input)` does, as one run of the gate; never raises for what happens inside.
@@ -71,32 +74,38 @@ async def run(
         agent: The agent, as it is; what runs are guarded copies of it, of what it hands off to and of its tools.
         input: A text or input items; or a `RunState`, and then `payload=` with a `request_id`.
         on_event: Takes each stream event, sync or async; the agent is then run as `Runner.run_streamed` does.
+        approvals: See `install`.
         options: Of `Interlock.run` (`tenant_id`, `request_id`, `budgets`, …) and of `Runner.run` (`context`,
             `max_turns`, `hooks`, `run_config`, `session`, …).
 
     Raises:
         AlreadyRunning: As `Interlock.run`.
     """
-    work = _Work(gate, agent, input, on_event, options)
+    work = _Work(gate, agent, input, on_event, approvals, options)
     return work.result(await gate.run(work.run, work.task, agent_name=work.name, **work.options))
 
 
 def run_sync(gate: Interlock, agent: Agent[Any], input: Any, **options: Any) -> AgentsResult:  # noqa: A002
     """Do what `run` does, from sync code."""
-    work = _Work(gate, agent, input, options.pop("on_event", None), options)
+    work = _Work(gate, agent, input, options.pop("on_event", None), options.pop("approvals", "store"), options)
     return work.result(gate.run_sync(work.run, work.task, agent_name=work.name, **work.options))
 
 
-def install(gate: Interlock) -> None:
+def install(gate: Interlock, *, approvals: Approvals = "store") -> None:
     """Guard whatever `Runner` runs inside a run of this gate; outside of one nothing changes.
 
     It takes the place of the SDK's default runner, in front of the one that is there.
+
+    Args:
+        gate: The gate.
+        approvals: Where a person decides on a function tool with `approval: required`: in the store (`interlock
+            approvals`), or in the SDK, by the interruption that it makes of `needs_approval`.
     """
     runner = get_default_agent_runner()
     if not isinstance(runner, GuardingRunner):
         runner = GuardingRunner(runner)
         set_default_agent_runner(runner)
-    runner.guard(gate)
+    runner.guard(gate, approvals)
 
 
 def function_tool(tool: Tool, **options: Any) -> FunctionTool:
@@ -119,9 +128,10 @@ class _Work:
         agent: Agent[Any],
         given: Any,
         on_event: Callable[[Any], Any] | None,
+        approvals: Approvals,
         options: dict[str, Any],
     ) -> None:
-        install(gate)
+        install(gate, approvals=approvals)
         self.options = {name: value for name, value in options.items() if name not in RunOptions.__annotations__}
         self.name = self.options.pop("agent_name", None) or agent.name
         self.task = given if isinstance(given, str | list) else None
@@ -175,10 +185,13 @@ class GuardingRunner(AgentRunner):
         self._inner = inner
         self._seams: list[Seam] = []
 
-    def guard(self, gate: Interlock) -> None:
-        """Take in a gate."""
-        if all(seam.gate is not gate for seam in self._seams):
-            self._seams.append(Seam(gate))
+    def guard(self, gate: Interlock, approvals: Approvals) -> None:
+        """Take in a gate, or where its approvals are decided from now on."""
+        seam = next((seam for seam in self._seams if seam.gate is gate), None)
+        if seam is None:
+            seam = Seam(gate)
+            self._seams.append(seam)
+        seam.by_framework = approvals == "framework"
 
     def _here(self) -> tuple[Seam, Run] | None:
         for seam in self._seams:

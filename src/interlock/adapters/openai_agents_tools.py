@@ -63,6 +63,7 @@ class _Invoker:
         set_function_tool_failure_error_function(self._bare, None)
         self._threaded = bool(getattr(tool.on_invoke_tool, "__agents_sync_function_tool__", False))
         self._keyed = KEY in (tool.params_json_schema.get("properties") or {})
+        self._asked = asked_by_the_sdk(tool, seam)
 
     async def __call__(self, ctx: ToolContext[Any], arguments: str) -> Any:
         tool, seam = self._tool, self._seam
@@ -70,7 +71,7 @@ class _Invoker:
         if run is None:
             return await tool.on_invoke_tool(ctx, arguments)
         # Where the SDK's own rule asks a person, it has had a yes before it comes here.
-        asked = await _asks(tool, ctx, arguments)
+        asked = self._asked or await _asks(tool, ctx, arguments)
         given = self._read(arguments)
         try:
             outcome = await seam.call(
@@ -164,6 +165,8 @@ def _guard(guarded: FunctionTool, bare: FunctionTool, seam: Seam) -> None:
     guarded.on_invoke_tool = _Invoker(bare, seam)
     # The funnel has the one deadline, and knows what became of a write that misses it.
     guarded.timeout_seconds = None
+    if asked_by_the_sdk(bare, seam):
+        guarded.needs_approval = True
     guarded.params_json_schema = _without_key(bare.params_json_schema)
     set_function_tool_failure_error_function(guarded, None)
 
@@ -188,6 +191,13 @@ def _without_key(schema: dict[str, Any]) -> dict[str, Any]:
 def _effect(tool: FunctionTool) -> Literal["read", "write"] | None:
     """An agent changes nothing by itself: its tools pass the funnel one by one."""
     return "read" if tool._is_agent_tool else None  # noqa: SLF001 - the SDK's only mark of it
+
+
+def asked_by_the_sdk(tool: FunctionTool, seam: Seam) -> bool:
+    """Whether the SDK asks the person whom the gate's `approval: required` demands for this tool."""
+    if not seam.by_framework:
+        return False
+    return seam.needs_approval(tool.qualified_name, function=_function(tool), effect=_effect(tool))
 
 
 async def _asks(tool: FunctionTool, ctx: ToolContext[Any], arguments: str) -> bool:

@@ -39,12 +39,17 @@ async def across(run: Run, work: Coroutine[Any, Any, T]) -> T:
 
 
 class Seam:
-    """What one adapter needs of one gate."""
+    """What one adapter needs of one gate.
 
-    __slots__ = ("_shelf", "gate")
+    Attributes:
+        by_framework: The framework asks the person whom `approval: required` demands; false until its adapter says so.
+    """
+
+    __slots__ = ("_shelf", "by_framework", "gate")
 
     def __init__(self, gate: Interlock) -> None:
         self.gate = gate
+        self.by_framework = False
         self._shelf = Shelf(gate.house)
 
     def run(self) -> Run | None:
