@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from interlock.core.clock import Clock
 from interlock.core.errors import InterlockError, InvalidArguments
 from interlock.core.reasons import StopReason
+from interlock.core.trust import Lineage
 
 __all__ = [
     "Answer",
@@ -158,6 +159,7 @@ class RunFacts:
         stop: Set once, when a stop is decided.
         retrying: This run plans afresh a request that an earlier run has worked on.
         observing: `mode: observe`: guards note what they would have done and let the call through.
+        lineage: What this run, its parents and its children have read, and how far that may be believed.
     """
 
     __slots__ = (
@@ -165,6 +167,7 @@ class RunFacts:
         "clock",
         "deadline_s",
         "fence",
+        "lineage",
         "observing",
         "path",
         "request_id",
@@ -195,6 +198,7 @@ class RunFacts:
     stop: Stop | None
     observing: bool
     retrying: bool
+    lineage: Lineage
 
 
 R = TypeVar("R", bound=RunFacts)

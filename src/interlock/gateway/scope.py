@@ -6,6 +6,7 @@ from interlock.budget.loops import LoopDetector, Looped
 from interlock.budget.meter import Meter
 from interlock.core.calls import Stop
 from interlock.core.clock import Clock
+from interlock.core.trust import Lineage
 from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
 from interlock.journal.ownership import Lease
@@ -95,6 +96,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.in_flight = 0
         # Effect keys and occurrences are the root's, so that equal writes of two sub-agents are one effect.
         root = parent
+        self.lineage = root.lineage if root is not None else Lineage()
         self.root_run_id = root.root_run_id if root is not None else run_id
         self.root_request_id = root.root_request_id if root is not None else request_id
         self.request_time_ms = root.request_time_ms if root is not None else request_time_ms
