@@ -25,6 +25,7 @@ MAX_PUBLIC_NAMES = 20
 LAZY_IMPORTS = {
     "__init__.py": "the facade imports a name when it is first asked for, so that `import interlock` stays cheap",
     "config/opening.py": "the store on PostgreSQL is as much code as all the rest of the stores, and few name one",
+    "chaos/pytest_plugin.py": "every pytest of a user's environment loads it, also those that do not ask for its fixture",
     "cli/": "`interlock --help` must not pay for what other verbs import",
 }
 

@@ -15,6 +15,7 @@ from interlock.chaos.suite import Suite, Task, faults_of
 from interlock.config.gate import Interlock
 from interlock.config.sections import Budgets, Settings
 from interlock.config.settings import load_settings
+from interlock.config.trial import standing_in
 from interlock.core.clock import run_virtual
 from interlock.core.errors import ConfigError
 from interlock.core.results import RunResult
@@ -26,6 +27,8 @@ Probe = Callable[[], Any]
 
 # Threads of sync tools and agents get so many real seconds before virtual time goes on without them.
 PATIENCE_S = 0.02
+# So many, where a framework has started threads of its own to work in.
+FOREIGN_PATIENCE_S = 0.25
 REQUEST = "chaos-1"
 
 
@@ -137,7 +140,7 @@ def try_once(
     if suite.clock == "real":
         return asyncio.run(main)
     threads = not inspect.iscoroutinefunction(agent) or any(not tool.is_async for tool in gate.tools)
-    return run_virtual(main, patience_s=PATIENCE_S if threads else 0.0)
+    return run_virtual(main, patience_s=PATIENCE_S if threads else 0.0, foreign_patience_s=FOREIGN_PATIENCE_S)
 
 
 async def _once(
@@ -155,7 +158,7 @@ async def _once(
             tried.house()  # opens the store that both share
             second = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
         began_s = clock.monotonic()
-        result = await _requests(agent, tried, second, scene, task)
+        result = await _requests(agent, gate, [tried] if second is None else [tried, second], scene, task)
         elapsed_s = clock.monotonic() - began_s
         store = tried.house().store
         await store.flush()
@@ -183,18 +186,19 @@ async def _once(
     )
 
 
-async def _requests(agent: Agent, gate: Interlock, second: Interlock | None, scene: Scene, task: Task) -> RunResult:
-    """Send the request; and once more, where its faults say so."""
+async def _requests(agent: Agent, gate: Interlock, tried: Sequence[Interlock], scene: Scene, task: Task) -> RunResult:
+    """Send the request; and once more, where its faults say so: to the last of the gates, if there are two."""
 
     async def deliver(to: Interlock, delay_s: float) -> RunResult:
         await scene.clock.sleep(delay_s)
-        return await to.run(agent, task.input, tenant_id="chaos", request_id=REQUEST, agent_name="chaos")
+        with standing_in(gate, to):
+            return await to.run(agent, task.input, tenant_id="chaos", request_id=REQUEST, agent_name="chaos")
 
-    deliveries = [deliver(gate, 0.0)]
+    deliveries = [deliver(tried[0], 0.0)]
     for fault in faults_of(task):
         if fault.kind in {Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS}:
             scene.note_request_fault(fault, "request")
-            to = second if fault.kind is Kind.TWO_WORKERS and second is not None else gate
+            to = tried[-1] if fault.kind is Kind.TWO_WORKERS else tried[0]
             deliveries.append(deliver(to, fault.delay_s or 0.0))
     return (await asyncio.gather(*deliveries))[0]
 

@@ -14,7 +14,7 @@ from interlock.config.declarations import Declarations
 from interlock.config.handler import Field, Handler
 from interlock.config.sections import Settings
 from interlock.config.settings import load_settings
-from interlock.config.trial import UNTRIED, Trial
+from interlock.config.trial import UNTRIED, Trial, stand_in_for
 from interlock.core.calls import Approval, ToolSpec
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import StoreUnavailable
@@ -328,6 +328,9 @@ class Interlock:
         Raises:
             ConfigError, StoreUnavailable: The store cannot be opened.
         """
+        tried = stand_in_for(self)
+        if tried is not self:
+            return tried.house()
         house = self._house
         if house is None:
             with self._lock:

@@ -1,15 +1,23 @@
-"""What a trial may change of a gate before it is wired: the funnel, the store, and how the model is asked."""
+"""What a trial may change of a gate before it is wired, and which gate on trial stands in for which."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from interlock.config.opening import Store
 from interlock.gateway.pipeline import Funnel
 from interlock.supervisor.machinery import Asks
 
-__all__ = ["UNTRIED", "Trial"]
+__all__ = ["UNTRIED", "Trial", "stand_in_for", "standing_in"]
+
+Gate = TypeVar("Gate")
+
+# A gate, and the one on trial that stands in for it here.
+_double: ContextVar[tuple[Any, Any] | None] = ContextVar("interlock_double", default=None)
 
 
 def _as_it_is(funnel: Funnel) -> Funnel:
@@ -36,3 +44,19 @@ class Trial:
 
 
 UNTRIED = Trial()
+
+
+@contextlib.contextmanager
+def standing_in(gate: Gate, tried: Gate) -> Iterator[None]:
+    """Let `tried` stand in for `gate` within the block: agents and adapters know only the gate they were made with."""
+    token = _double.set((gate, tried))
+    try:
+        yield
+    finally:
+        _double.reset(token)
+
+
+def stand_in_for(gate: Gate) -> Gate:
+    """Return the gate on trial that stands in for this one here; as a rule, the gate itself."""
+    double = _double.get()
+    return gate if double is None or double[0] is not gate else double[1]

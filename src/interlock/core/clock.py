@@ -13,6 +13,7 @@ import functools
 import random
 import secrets
 import selectors
+import threading
 import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
@@ -131,23 +132,33 @@ class LoopClock(ManualClock):
 class _VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer whenever nothing is ready to run."""
 
-    def __init__(self, start_s: float, patience_s: float) -> None:
+    def __init__(self, start_s: float, patience_s: float, foreign_patience_s: float) -> None:
         self.virtual_s = start_s
-        super().__init__(_JumpSelector(self, patience_s))
+        super().__init__(_JumpSelector(self, patience_s, foreign_patience_s))
 
     def time(self) -> float:
         return self.virtual_s
 
 
 class _JumpSelector(selectors.DefaultSelector):
-    def __init__(self, loop: _VirtualLoop, patience_s: float) -> None:
+    def __init__(self, loop: _VirtualLoop, patience_s: float, foreign_patience_s: float) -> None:
         super().__init__()
         self._loop = loop
         self._patience_s = patience_s
+        self._foreign_patience_s = foreign_patience_s
+        self._before = frozenset(threading.enumerate())
+
+    def _patience(self) -> float:
+        """Seconds that threads get: those of ours, or of a framework's, which have other names."""
+        least_s, most_s = self._patience_s, self._foreign_patience_s
+        foreign = most_s > least_s and any(
+            not thread.name.startswith("interlock") and thread not in self._before for thread in threading.enumerate()
+        )
+        return most_s if foreign else least_s
 
     def select(self, timeout: float | None = None) -> Any:
         # Threads answer through the self-pipe: give them a moment before time jumps past them.
-        ready = super().select(0 if not timeout else min(timeout, self._patience_s))
+        ready = super().select(0 if not timeout else min(timeout, self._patience()))
         if not ready and timeout:
             self._loop.virtual_s += timeout
         elif not ready and timeout is None:
@@ -155,13 +166,21 @@ class _JumpSelector(selectors.DefaultSelector):
         return ready
 
 
-def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 1_000.0, patience_s: float = 0.001) -> T:
+def run_virtual(
+    main: Coroutine[Any, Any, T],
+    *,
+    start_s: float = 1_000.0,
+    patience_s: float = 0.001,
+    foreign_patience_s: float = 0.0,
+) -> T:
     """Run `main` in an event loop on virtual time (see `LoopClock`), and return what it returns.
 
     Args:
         main: What to run.
         start_s: The loop's time at the start.
         patience_s: Real seconds that threads get to answer before time jumps; 0 where there are none.
+        foreign_patience_s: The same while there are threads that neither Interlock nor the caller has started: a
+            framework works in them.
     """
-    with asyncio.Runner(loop_factory=lambda: _VirtualLoop(start_s, patience_s)) as runner:
+    with asyncio.Runner(loop_factory=lambda: _VirtualLoop(start_s, patience_s, foreign_patience_s)) as runner:
         return runner.run(main)
