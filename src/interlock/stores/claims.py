@@ -24,6 +24,7 @@ from interlock.journal.store import (
     Settlement,
     SpentApproval,
 )
+from interlock.stores.marks import Marked
 from interlock.stores.runs import Holder
 from interlock.stores.seal import Seal, Unreadable
 
@@ -53,7 +54,7 @@ _OWNS = "select 1 from runs where run_id = :run_id and fence = :fence and state 
 
 # By position, which SQLite binds in half the time it needs for names: 1 key … 15 seq, 16 args, 17 now, 18 since boot,
 # 19 heed safe mode.
-_CLAIM = """
+_CLAIM = Marked("""
 insert into journal (key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown,
   sent_key, fence, sender, turn, seq, args, state, sends, first_sent_at, last_sent_at, last_sent_s)
 select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 'intent', 1, ?17, ?17, ?18
@@ -67,20 +68,20 @@ on conflict (key) do update set run_id = excluded.run_id, path = excluded.path, 
   sends = 1, first_sent_at = excluded.first_sent_at, last_sent_at = excluded.last_sent_at,
   last_sent_s = excluded.last_sent_s, args = excluded.args, verified = 1, settled_at = null, settled_by = '',
   settle_reason = '', result = null
-where journal.state = 'failed_clean'"""
+where journal.state = 'failed_clean'""")
 
-_SETTLE = """
+_SETTLE = Marked("""
 update journal set state = ?2, result = ?3, verified = ?4, settled_by = ?5, settle_reason = ?6, settled_at = ?7,
   args = case when ?2 = 'in_doubt' then args end,
   evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end
-where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)"""
+where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)""")
 
 # Nothing was sent since: what a fence, a number of the call and a count of sends say together is never said twice.
-_DISPROVE = """
+_DISPROVE = Marked("""
 update journal set state = 'failed_clean', result = null, args = null, settled_by = ?2, settle_reason = ?3,
   settled_at = ?4, evidence = case when evidence = '' or ?5 = '' then evidence || ?5 else evidence || char(10) || ?5 end
 where key = ?1 and state in ('intent', 'in_doubt') and run_id = ?6 and path = ?7 and fence = ?8 and seq = ?9
-  and sends = ?10"""
+  and sends = ?10""")
 
 _COLUMNS = """key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown, sent_key,
   state, fence, sends, first_sent_at, last_sent_at, settled_at, result, verified, evidence, settled_by,
@@ -88,10 +89,10 @@ _COLUMNS = """key, tenant_id, request_id, run_id, path, agent, tool, args_digest
 
 _FIND = f"select {_COLUMNS} from journal where key = ?"  # noqa: S608 - our own column names
 
-_APPROVAL = """
+_APPROVAL = Marked("""
 select exists (select 1 from journal where key = ?3 and state <> 'failed_clean') or exists (
   select 1 from approvals where id = ?1 and state = 'approved' and expires_at > ?2 and effect_key = ?3
-  and tenant_id = ?4)"""
+  and tenant_id = ?4)""")
 
 
 def claim_params(intent: Intent, sender: str, seal: Seal) -> tuple[Any, ...]:
@@ -126,7 +127,7 @@ def claim(
     # Looked at before anything is written: one who refuses here has nothing to undo.
     if approval_id is not None and not _approved(db, approval_id, key, tenant_id, now):
         raise _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing) or SpentApproval(approval_id)
-    if db.execute(_CLAIM, (*params, now, clock.boot(), not observing)).rowcount != 1:
+    if _CLAIM.run(db, (*params, now, clock.boot(), not observing)).rowcount != 1:
         refusal = _why_not(db, run_id, fence, tenant_id, agent, tool, now, observing)
         if refusal is not None:
             raise refusal
@@ -139,7 +140,7 @@ def claim(
 
 def _approved(db: sqlite3.Connection, approval_id: str, key: bytes, tenant_id: str, now: float) -> bool:
     """Whether the approval may be consumed, or a claim stands, so that it need not be."""
-    return bool(db.execute(_APPROVAL, (approval_id, now, key, tenant_id)).fetchone()[0])
+    return bool(_APPROVAL.run(db, (approval_id, now, key, tenant_id)).fetchone()[0])
 
 
 def resend(
@@ -154,10 +155,10 @@ def resend(
     if refusal is not None:
         raise refusal
     changed = db.execute(
-        "update journal set state = 'intent', sends = sends + 1, last_sent_at = ?2, run_id = ?3, fence = ?4, "
-        "sender = ?5, last_sent_s = ?6, settled_by = '', settle_reason = '' "
-        "where key = ?1 and state in ('intent', 'in_doubt')",
-        (key, now, run_id, fence, sender, clock.boot()),
+        "update journal set state = 'intent', sends = sends + 1, last_sent_at = ?, run_id = ?, fence = ?, "
+        "sender = ?, last_sent_s = ?, settled_by = '', settle_reason = '' "
+        "where key = ? and state in ('intent', 'in_doubt')",
+        (now, run_id, fence, sender, clock.boot(), key),
     ).rowcount
     return None if changed else row
 
@@ -209,7 +210,7 @@ def _lines(evidence: Sequence[Mapping[str, Any]]) -> str:
 
 def settle(db: sqlite3.Connection, params: tuple[Any, ...]) -> bool:
     """Close an open claim; return whether it was open."""
-    return db.execute(_SETTLE, params).rowcount == 1
+    return _SETTLE.run(db, params).rowcount == 1
 
 
 def disprove(
@@ -217,7 +218,7 @@ def disprove(
 ) -> bool:
     """Close an open claim of which nothing was sent since it was `seen`: run, path, fence, seq, sends."""
     _, _, _, _, by, reason, at, evidence, _ = settled
-    return db.execute(_DISPROVE, (key, by, reason, at, evidence, *seen)).rowcount == 1
+    return _DISPROVE.run(db, (key, by, reason, at, evidence, *seen)).rowcount == 1
 
 
 def find(db: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:

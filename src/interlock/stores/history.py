@@ -129,8 +129,8 @@ def _forget(db: sqlite3.Connection, run_id: str, fence: int) -> None:
     """Take out what is recorded, unless the run is somebody else's by now; what it has cost stays charged."""
     ours = db.execute(
         "update runs set (spent_usd, spent_tokens) = (select spent_usd + coalesce(sum(t.usd), 0), "
-        "spent_tokens + coalesce(sum(t.tokens), 0) from turns t where t.run_id = ?1) where run_id = ?1 and fence = ?2",
-        (run_id, fence),
+        "spent_tokens + coalesce(sum(t.tokens), 0) from turns t where t.run_id = ?) where run_id = ? and fence = ?",
+        (run_id, run_id, fence),
     )
     if not ours.rowcount:
         return

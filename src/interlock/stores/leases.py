@@ -20,6 +20,7 @@ from interlock.journal.ownership import Attempt, Lease
 from interlock.journal.store import Begun, NewRun, RunRow
 from interlock.stores import queue
 from interlock.stores.database import connect
+from interlock.stores.marks import Marked
 from interlock.stores.queue import Wanted
 from interlock.stores.reader import Reader
 from interlock.stores.runs import Holder, read_run
@@ -35,10 +36,10 @@ PATIENCE_S = 1.0
 # For how long an idle worker believes that a file nobody has written to holds no run for it.
 QUIET_S = 5.0
 
-_RENEW = """update runs set lease_until_s = ?1, boot_id = ?2 where owner = ?3 and state = 'running'
-and run_id in (select value from json_each(?4))"""
-_STANDING = """select run_id, fence, state = 'running' and owner = ?1 from runs
-where run_id in (select value from json_each(?2))"""
+_RENEW = Marked("""update runs set lease_until_s = ?1, boot_id = ?2 where owner = ?3 and state = 'running'
+and run_id in (select value from json_each(?4))""")
+_STANDING = Marked("""select run_id, fence, state = 'running' and owner = ?1 from runs
+where run_id in (select value from json_each(?2))""")
 
 
 class Heartbeat:
@@ -138,8 +139,8 @@ class Heartbeat:
 def renew(db: sqlite3.Connection, holder: Holder, now_s: float, run_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Renew these runs where they are ours; return (fence, ours and running) of those that are there."""
     asked = orjson.dumps(run_ids).decode()
-    db.execute(_RENEW, (now_s + holder.ttl_s, holder.boot_id, holder.owner, asked))
-    rows = db.execute(_STANDING, (holder.owner, asked))
+    _RENEW.run(db, (now_s + holder.ttl_s, holder.boot_id, holder.owner, asked))
+    rows = _STANDING.run(db, (holder.owner, asked))
     return {run_id: (fence, bool(ours)) for run_id, fence, ours in rows}
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from interlock.journal.store import NewRun, RunState
+from interlock.stores.marks import Marked
 from interlock.stores.runs import Holder, close_attempt, insert, may_take_over, one_run, reopen
 
 __all__ = [
@@ -54,14 +55,14 @@ select run_id from runs where state = 'parked' and path = '' and payload_hash is
   and run_id not in (select value from json_each(:but))
 order by id limit :most"""
 
-_EXPIRED = """select run_id, lease_until_s, boot_id from runs where state = 'running' and path = ''
+_EXPIRED = Marked("""select run_id, lease_until_s, boot_id from runs where state = 'running' and path = ''
 and (boot_id is not ?1 and ?2 >= 0 or lease_until_s <= ?2)
 and (payload_hash is null or agent not in (select value from json_each(?3)))
-order by id limit ?4"""
+order by id limit ?4""")
 
-_DEAD = """select run_id from runs where state = 'running' and path = '' and payload_hash is not null
+_DEAD = Marked("""select run_id from runs where state = 'running' and path = '' and payload_hash is not null
 and (boot_id is not ?1 and ?2 >= 0 or lease_until_s <= ?2) and agent in (select value from json_each(?3))
-and (?4 is null or tenant_id in (select value from json_each(?4))) order by id limit ?5"""
+and (?4 is null or tenant_id in (select value from json_each(?4))) order by id limit ?5""")
 
 # Of a run's row.
 _FENCE, _USED_S = 7, 19
@@ -185,13 +186,13 @@ def settled(
 def orphans(db: sqlite3.Connection, holder: Holder, orphan_after_s: float, able: Sequence[str]) -> list[str]:
     """Return the runs whose owner has been dead for that long, and that no agent of `able` will go on with."""
     asked = (holder.boot_id, holder.boot() - orphan_after_s, orjson.dumps(list(able)).decode(), _LOOKED_AT)
-    return [row[0] for row in db.execute(_EXPIRED, asked)]
+    return [row[0] for row in _EXPIRED.run(db, asked)]
 
 
 def dead(db: sqlite3.Connection, holder: Holder, after_s: float, asked: tuple[str, str | None]) -> list[str]:
     """Return the runs of these agents (and tenants) whose owner has been dead for that long."""
     words = (holder.boot_id, holder.boot() - after_s, *asked, _LOOKED_AT)
-    return [row[0] for row in db.execute(_DEAD, words)]
+    return [row[0] for row in _DEAD.run(db, words)]
 
 
 def shelter(
@@ -219,8 +220,8 @@ def reap(
 def attempts_of(db: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:
     """Return the attempts that are over, then the present one."""
     return db.execute(
-        "select fence, owner, started_at, ended_at, ended_as from attempts where run_id = ?1 union all "
+        "select fence, owner, started_at, ended_at, ended_as from attempts where run_id = ? union all "
         "select fence, owner, coalesce(attempted_at, started_at), ended_at, coalesce(reason, state) from runs "
-        "where run_id = ?1 and owner is not null order by 1",
-        (run_id,),
+        "where run_id = ? and owner is not null order by 1",
+        (run_id, run_id),
     ).fetchall()

@@ -12,6 +12,7 @@ import orjson
 from interlock.core.reasons import StopReason
 from interlock.journal.ownership import left_s, wears_out
 from interlock.journal.store import Fenced, NewRun, RunRow, RunState
+from interlock.stores.marks import Marked
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
@@ -37,26 +38,27 @@ _INSERT_RUN = f"""insert into runs (run_id, tenant_id, request_id, root_run_id, 
   payload_hash, state, fence, attempts, owner, boot_id, lease_until_s, attempted_s, attempted_at, started_at, task)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning {_COLUMNS}"""  # noqa: S608
 
-_REOPEN = f"""update runs set state = 'running', reason = null, ended_at = null, fence = fence + 1,
+_REOPEN = Marked(f"""update runs set state = 'running', reason = null, ended_at = null, fence = fence + 1,
   attempts = attempts + 1, owner = ?2, boot_id = ?3, lease_until_s = ?4, attempted_s = ?5, attempted_at = ?6,
   recorded = ?7, barren = ?8, used_s = ?9, spent_usd = spent_usd + held_usd, held_usd = 0,
-  spent_tokens = spent_tokens + held_tokens, held_tokens = 0 where run_id = ?1 returning {_COLUMNS}"""  # noqa: S608
+  spent_tokens = spent_tokens + held_tokens, held_tokens = 0 where run_id = ?1 returning {_COLUMNS}""")  # noqa: S608
 
 _STANDING = """select q.request_time_ms, r.run_id, r.state, r.reason, r.lease_until_s, r.boot_id from requests q
   left join runs r on r.run_id = q.run_id where q.tenant_id = ? and q.request_id = ? and q.path = ?"""
 
 # Children of an attempt that is over; whoever goes on with the run begins them again. Few rows are running.
-_CLOSE_CHILDREN = """update runs set state = 'ended', reason = 'abandoned', ended_at = ?2, lease_until_s = null
-where state = 'running' and root_run_id = ?1 and path <> ''"""
+_CLOSE_CHILDREN = Marked("""update runs set state = 'ended', reason = 'abandoned', ended_at = ?2, lease_until_s = null
+where state = 'running' and root_run_id = ?1 and path <> ''""")
 
-_CLOSE_ATTEMPT = """insert or replace into attempts
+_CLOSE_ATTEMPT = Marked("""insert or replace into attempts
 select run_id, fence, owner, coalesce(attempted_at, started_at), ?2, ?3 from runs
-where run_id = ?1 and owner is not null"""
+where run_id = ?1 and owner is not null""")
 
 # What an attempt adds to: turns, answers, writes, and what became of them. A write sent once more is nothing new.
-_RECORDED = """select (select count(*) from turns where run_id = ?1) + (select count(*) from results where run_id = ?1)
+_RECORDED = Marked("""
+select (select count(*) from turns where run_id = ?1) + (select count(*) from results where run_id = ?1)
   + (select count(*) + count(case when state in ('done', 'failed_clean') then 1 end) from journal
-     where key >= ?2 and key < ?3 and run_id = ?1)"""
+     where key >= ?2 and key < ?3 and run_id = ?1)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,23 +152,23 @@ def reopen(db: sqlite3.Connection, run_id: str, holder: Holder, now: float) -> t
             # Up to the last renewal: nobody knows what came after.
             used_s += max(0.0, until_s - holder.ttl_s - attempted_s)
         close_attempt(db, run_id, ended_at, "lease_lost")
-        db.execute(_CLOSE_CHILDREN, (run_id, now if ended_at is None else ended_at))
+        _CLOSE_CHILDREN.run(db, (run_id, now if ended_at is None else ended_at))
     elif state == RunState.ENDED:
         close_attempt(db, run_id, ended_at, reason)
     elif state == RunState.PARKED:
         used_s = float((orjson.loads(record) if record else {}).get("duration_s") or used_s)
         close_attempt(db, run_id, ended_at, reason or "parked")
     key = int(time_ms).to_bytes(8, "big"), (int(time_ms) + 1).to_bytes(8, "big")
-    recorded = int(db.execute(_RECORDED, (run_id, *key)).fetchone()[0])
+    recorded = int(_RECORDED.run(db, (run_id, *key)).fetchone()[0])
     barren = wears_out(barren, dead=dead, recorded_before=before, recorded=recorded)
     lease = (holder.owner, holder.boot_id, now_s + holder.ttl_s, now_s, now)
-    row: tuple[Any, ...] = db.execute(_REOPEN, (run_id, *lease, recorded, barren, used_s)).fetchall()[0]
+    row: tuple[Any, ...] = _REOPEN.run(db, (run_id, *lease, recorded, barren, used_s)).fetchall()[0]
     return row
 
 
 def close_attempt(db: sqlite3.Connection, run_id: str, now: float | None, ended_as: str) -> None:
     """Write down an attempt that is over, before its row says otherwise."""
-    db.execute(_CLOSE_ATTEMPT, (run_id, now, ended_as))
+    _CLOSE_ATTEMPT.run(db, (run_id, now, ended_as))
 
 
 def _inherited_time(db: sqlite3.Connection, run: NewRun) -> int | None:
