@@ -30,7 +30,7 @@ def expires_at(now_s: float, ttl_s: float | None, *, default_s: float, ceiling_s
         InvalidArguments: Not a positive finite number, or more than the ceiling.
     """
     ttl_s = default_s if ttl_s is None else ttl_s
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s < math.inf:
+    if not _is_number(ttl_s) or not 0 < ttl_s < math.inf:
         raise _refused("ttl_s must be a positive number of seconds")
     if ttl_s > ceiling_s:
         raise _refused(f"ttl_s is more than {ceiling_s:g} (memory.max_ttl_s)")
@@ -45,7 +45,7 @@ def verify_date(verify_by: float | None) -> float | None:
     """
     if verify_by is None:
         return None
-    if isinstance(verify_by, bool) or not isinstance(verify_by, int | float) or not 0 <= verify_by <= LAST_S:
+    if not _is_number(verify_by) or not 0 <= verify_by <= LAST_S:
         raise _refused("verify_by must be a Unix time in seconds")
     return float(verify_by)
 
@@ -62,6 +62,10 @@ def is_alive(created_at: object, expires_at: object, now_s: float) -> bool:
 def needs_check(verify_by: float | None, now_s: float) -> bool:
     """Whether a fact must be confirmed before it is used: from the second of `verify_by` on."""
     return verify_by is not None and not now_s < verify_by
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refused(why: str) -> InvalidArguments:

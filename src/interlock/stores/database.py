@@ -17,7 +17,7 @@ __all__ = ["SCHEMA_VERSION", "connect", "connect_reader", "is_busy", "is_store_f
 APPLICATION_ID = 0x494C434B
 SECRET_BYTES = 32
 _SQL = Path(__file__).with_name("sql")
-_MIGRATIONS = ("001_initial.sql", "002_open_claims.sql", "003_after_crashes.sql")
+_MIGRATIONS = ("001_initial.sql", "002_open_claims.sql", "003_after_crashes.sql", "004_memory.sql")
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _ADVICE = {
@@ -80,6 +80,8 @@ def connect(path: str, *, patience_s: float) -> sqlite3.Connection:
         db.execute("pragma wal_autocheckpoint = 1000")
         db.execute("pragma journal_size_limit = 67108864")
         db.execute("pragma foreign_keys = on")
+        # What is deleted is overwritten: a forgotten text must not stay readable in the file.
+        db.execute("pragma secure_delete = on")
     except BaseException:
         db.close()
         raise

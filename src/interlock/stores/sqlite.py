@@ -27,6 +27,7 @@ from interlock.stores.database import connect, is_busy, migrate, translate
 from interlock.stores.health import SqliteCheckup
 from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
+from interlock.stores.memory import SqliteMemory
 from interlock.stores.owner import is_alive, this_boot, this_process
 from interlock.stores.purge import SqliteRetention
 from interlock.stores.reader import FileReader, Reader, WriterReader
@@ -131,6 +132,7 @@ class SqliteStore:
         self.tenants = SqliteTenants(self._writer, self._reader, self._me)
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
         self.retention = SqliteRetention(self._writer, self._reader, clock, None if file is None else self.path)
+        self.memory = SqliteMemory(self._writer, self._reader, clock)
         self.checkup = SqliteCheckup(self._writer, self._reader, clock)
 
     @property
