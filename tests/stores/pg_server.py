@@ -146,6 +146,9 @@ class Server:
             "approvals",
             "tenant_spend",
             "tenant_runs",
+            "memory_facts",
+            "memory_artifacts",
+            "memory_gone",
         ]
         clock = (
             f"drop table if exists {schema}.test_clock; create or replace function {schema}.now_s() "

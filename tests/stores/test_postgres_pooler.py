@@ -14,7 +14,11 @@ from pg_server import PATIENCE_S, USER
 from scenes import DONE, Scene, new_run
 from test_postgres_cuts import expected, history
 
+from interlock.core.trust import Trust
 from interlock.journal.store import ClaimState
+from interlock.memory.fact import NewFact
+from interlock.memory.scope import Scope
+from interlock.memory.store import Search
 from interlock.stores.pg_address import parse_address
 from interlock.stores.postgres import PostgresStore
 from interlock.stores.writer import WriterOptions
@@ -152,3 +156,21 @@ async def test_nobody_listens_behind_a_pooler_and_runs_are_found_all_the_same(op
 
 def _again(scene):
     return new_run("r2", scene.row.request_id)
+
+
+async def test_memory_names_its_scope_in_each_transaction(open_store):
+    """Whatever connection it gets, and whoever had it before."""
+    store = open_store()
+    scopes = [Scope("acme"), Scope("acme", "ann"), Scope("globex"), Scope("globex", "bob", "chat")]
+
+    async def work(n, scope):
+        for i in range(20):
+            fact_id = f"mem_{n * 100 + i:032x}"
+            new = NewFact(fact_id=fact_id, text=f"word {n} {i}", created_at=1_000.0, expires_at=2_000.0)
+            await store.memory.remember(scope, new)
+            hits = await store.memory.search(scope, Search(words=("word",)), 1_500.0)
+            assert {hit.fact.scope for hit in hits} <= set(scope.visible())
+            assert sum(hit.fact.scope == scope for hit in hits) == i + 1
+        return await store.memory.forget(scope, f"mem_{n * 100:032x}", Trust.NORMAL)
+
+    assert await asyncio.gather(*(work(n, scope) for n, scope in enumerate(scopes))) == [True] * 4

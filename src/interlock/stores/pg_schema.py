@@ -18,7 +18,7 @@ from interlock.stores.pg_address import Address
 __all__ = ["SCHEMA_VERSION", "SILENT_S", "Opened", "check_server", "open_schema"]
 
 _SQL = Path(__file__).with_name("sql") / "postgres"
-_MIGRATIONS = ("001_initial.sql", "002_tenants.sql", "003_after_crashes.sql")
+_MIGRATIONS = ("001_initial.sql", "002_tenants.sql", "003_after_crashes.sql", "004_memory.sql")
 SCHEMA_VERSION = len(_MIGRATIONS)
 _OLDEST_SERVER = 14
 _SECRET_BYTES = 32
@@ -37,6 +37,7 @@ _TABLES = frozenset(
         "switch_events",
     }
     | {"approvals", "tenant_spend", "tenant_runs"}
+    | {"memory_facts", "memory_artifacts", "memory_gone"}
 )
 
 # How long a process may be silent before its row goes. One that lives on finds that out by its next write, and makes
@@ -53,10 +54,15 @@ select (select array_agg(c.relname::text) from pg_class c join pg_namespace s on
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a store says of itself when it is opened. `now_s` is the server's clock, Unix seconds."""
+    """What a store says of itself when it is opened. `now_s` is the server's clock, Unix seconds.
+
+    Attributes:
+        exempt: No policy of row-level security holds this role, not even those that hold the tables' owner.
+    """
 
     secret: bytes
     now_s: float
+    exempt: bool
 
 
 async def open_schema(db: Any, address: Address, *, make: bool = True) -> Opened:
@@ -82,7 +88,8 @@ async def open_schema(db: Any, address: Address, *, make: bool = True) -> Opened
     secret = await db.fetchval(f"select value from {schema}.meta where key = 'secret'")
     if secret is None or len(secret) != _SECRET_BYTES:
         raise ConfigError(f"store {address.shown}: its secret is gone: restore it from a backup")
-    return Opened(secret, await db.fetchval(f"select {schema}.now_s()"))
+    exempt = await db.fetchval("select not row_security_active($1::regclass)", f"{schema}.memory_facts")
+    return Opened(secret, await db.fetchval(f"select {schema}.now_s()"), exempt)
 
 
 def check_server(db: Any, address: Address) -> None:

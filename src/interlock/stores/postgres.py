@@ -38,6 +38,7 @@ from interlock.stores.pg_errors import translate
 from interlock.stores.pg_health import PgCheckup
 from interlock.stores.pg_heartbeat import PgHeartbeat
 from interlock.stores.pg_leases import PgLeases
+from interlock.stores.pg_memory import PgMemory
 from interlock.stores.pg_owner import is_gone
 from interlock.stores.pg_purge import PgRetention
 from interlock.stores.pg_reader import PgReader
@@ -157,20 +158,13 @@ class PostgresStore:
         self.history = PgHistory(self._writer, self._reader, address.schema, self._seal)
         bell = PgBell(self._thread, address, options.patience_s)
         self.leases = PgLeases(
-            self._writer,
-            self._reader,
-            address.schema,
-            self._seal,
-            self._time,
-            holder,
-            self._heartbeat,
-            bell,
-            self._ops,
+            self._writer, self._reader, address.schema, self._seal, self._time, holder, self._heartbeat, bell, self._ops
         )
         self.tenants = PgTenants(self._writer, self._reader, address.schema, this_process())
         self.switches = PgSwitches(self._reader, address.schema, self._time, clock)
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, self._time, clock)
         self.retention = PgRetention(self._reader, address.schema)
+        self.memory = PgMemory(self._writer, self._reader, address, exempt=opened.exempt)
         self.checkup = PgCheckup(self._reader, address, self._time, clock, lease_ttl_s)
         texts = (_DOUBTS, _UNVERIFIED, _SENDERS, _CLAIMS_OF, _RUN, _RUNS, _CALLS_OF)
         self._doubts, self._unverified, self._senders, self._claims_of, self._run, self._runs, self._calls_of = (
