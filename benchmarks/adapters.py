@@ -1,9 +1,24 @@
 """What a step of an agent costs more in each framework, when it runs under Interlock.
 
 A step is one model turn and one read that does no work. The framework, its HTTP client and its agent are real; the
-model is the scripted one of the conformance matrix, in a process of its own, so that its work is not counted. Bare
-and guarded runs of two lengths take turns in one process; a step is what the longer one costs more, so that opening
-and closing a run is no part of it. CPU is that of all threads, the journal's included.
+model is the scripted one of the conformance matrix, in a process of its own, so that its work is not counted. Each
+framework is measured in a process of its own as well: in this interpreter, or in the one that the matrix has made.
+
+What makes it fair:
+
+- Bare and guarded runs take turns in one process, in an order that turns with each round. All of them are warm:
+  imports, clients' certificates and the first runs are not counted, and garbage is collected between the runs.
+- A run has 25 steps and an answer. The tool notes the CPU of all threads whenever it is called, so each run gives 24
+  whole steps; the nth of a guarded run is compared with the nth of the bare run of the same round (a framework's step
+  grows with the conversation), and the median of these differences is what a step costs more.
+- To that is added the 25th part of what opening and closing a run cost more, until the store has its record.
+- The gate has the embedded default, one SQLite file with `replay: on`. No request id is given, so nobody can ask for
+  the run again and its turns are not recorded; beside it stands what a step costs more with one, when they are.
+- CPU is scaled by a calibration loop around each round. The number of functions that a step calls stands beside it:
+  no other load changes that.
+
+The command line of the Claude Agent SDK is a process of its own, on both sides: its work is not counted, so its bare
+step is the SDK's alone.
 """
 
 from __future__ import annotations
@@ -13,6 +28,8 @@ import asyncio
 import cProfile
 import functools
 import gc
+import itertools
+import json
 import ssl
 import statistics
 import subprocess
@@ -20,9 +37,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +51,7 @@ if str(ROOT) not in sys.path:
 from conformance.column import Column, Job, Tool, Wire  # noqa: E402
 from conformance.conversation import Seen, Turn, Use  # noqa: E402
 from conformance.model import ModelServer  # noqa: E402
-from conformance.places import Place, columns  # noqa: E402
+from conformance.places import Place, columns, find_place  # noqa: E402
 from conformance.player import load_column  # noqa: E402
 
 import interlock  # noqa: E402 - the path is set above
@@ -43,8 +60,10 @@ from benchmarks.kit import calibrate  # noqa: E402
 
 __all__ = ["measure"]
 
-SHORT, LONG = 2, 9  # model turns of a run; openai-agents allows ten
-ROUNDS = 6  # runs of each kind for each round that is asked for
+STEPS = 25
+ROUNDS = 6  # for each round that is asked for
+MOST_S = 240.0  # of one framework, whatever is asked for
+FEWEST = 5
 MANY = 1_000_000
 CAPS = {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400}
 PRICE = {"input_usd_per_mtok": 0.01, "output_usd_per_mtok": 0.01}
@@ -52,11 +71,16 @@ MODELS = {Wire.ANTHROPIC: "claude-sonnet-5-5"}
 
 
 class NotMeasured(Exception):
-    """A guarded run did not end as it should."""
+    """A guarded run did not end as it should, or its framework is not here."""
+
+
+# When the tool was called, in CPU seconds of all threads.
+_CALLED: list[float] = []
 
 
 async def search_read(query: str) -> dict[str, Any]:
     """Search."""
+    _CALLED.append(time.process_time())
     return {"query": query, "results": []}
 
 
@@ -64,22 +88,18 @@ PARAMETERS = {"type": "object", "properties": {"query": {"type": "string"}}, "re
 TOOL = Tool("search_read", "Search.", search_read, PARAMETERS, "read")
 
 
-def script(turns: int) -> Callable[[Seen], Turn]:
-    """Return a model that searches for something else each turn, and answers at the last."""
-
-    def say(seen: Seen) -> Turn:
-        if seen.turn >= turns:
-            return Turn(text="Nothing.")
-        return Turn((Use("search_read", {"query": f"question {seen.turn}"}),))
-
-    return say
+def say(seen: Seen) -> Turn:
+    """Be a model that searches for something else each turn, and then answers."""
+    if seen.turn > STEPS:
+        return Turn(text="Nothing.")
+    return Turn((Use("search_read", {"query": f"question {seen.turn}"}),))
 
 
 # -- the model, in a process of its own
 
 
 async def _serve() -> None:
-    server = ModelServer(lambda session: script(int(session)), lambda _: False, lambda _: True)
+    server = ModelServer(lambda _: say, lambda _: False, lambda _: True)
     await server.start()
     print(server.url, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started us lets go
@@ -99,148 +119,198 @@ class _Model:
         self._process.communicate()
 
 
-# -- one framework
+# -- one framework, in its process
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run, in CPU microseconds: each step from one call of the tool to the next, and all the rest of the run."""
+
+    steps: tuple[float, ...]
+    rest: float
+
+    def scaled(self, by: float) -> Sample:
+        """Return the same on a faster core."""
+        return Sample(tuple(step * by for step in self.steps), self.rest * by)
 
 
 @dataclass(slots=True)
 class Side:
-    """One way to run the agent: CPU microseconds of short and long runs, one figure a round each."""
+    """One way to run the agent: its runs, one a round."""
 
-    run: Callable[[int], Awaitable[Any]]
-    us: dict[int, list[float]] = field(default_factory=lambda: {SHORT: [], LONG: []})
+    run: Callable[[], Awaitable[Any]]
+    samples: list[Sample] = field(default_factory=list)
 
-    async def sample(self, turns: int, *, keep: bool = True) -> None:
+    async def sample(self) -> None:
         """Run once."""
+        _CALLED.clear()
+        gc.collect()
+        gc.disable()
         began = time.process_time()
-        await self.run(turns)
-        if keep:
-            self.us[turns].append((time.process_time() - began) * 1e6)
+        await self.run()
+        took = (time.process_time() - began) * 1e6
+        gc.enable()
+        steps = tuple((b - a) * 1e6 for a, b in itertools.pairwise(_CALLED))
+        self.samples.append(Sample(steps, took - sum(steps)))
 
-    async def calls(self) -> float:
-        """Return how many functions one step calls, in the main thread: a figure that no other load changes."""
-        counted = []
-        for turns in (SHORT, LONG):
-            profile = cProfile.Profile()
-            profile.enable()
-            await self.run(turns)
-            profile.disable()
-            counted.append(sum(entry.callcount for entry in profile.getstats()))
-        return (counted[1] - counted[0]) / (LONG - SHORT)
-
-    def steps(self, speeds: Sequence[float]) -> list[float]:
-        """Return what one step cost, a figure a round, scaled by how fast the core was in that round."""
-        rounds = zip(self.us[SHORT], self.us[LONG], speeds, strict=True)
-        return [(b - a) / (LONG - SHORT) * speed for a, b, speed in rounds]
+    async def calls(self) -> int:
+        """Return how many functions a run calls in the main thread: a figure that no other load changes."""
+        profile = cProfile.Profile()
+        profile.enable()
+        await self.run()
+        profile.disable()
+        return sum(entry.callcount for entry in profile.getstats())
 
 
 async def sides(column: Column, url: str, directory: Path, stack: AsyncExitStack) -> dict[str, Side]:
     """Return the ways to run a framework's agent."""
     model = MODELS.get(column.wire, "gpt-4o")
+    numbers = itertools.count()
 
-    def job(turns: int, options: dict[str, Any] | None = None) -> Job:
-        place = f"{url}/{turns}/1"
+    def job(options: Mapping[str, Any]) -> Job:
+        place = f"{url}/bench/1"
         system, prompt = "You are the agent called triage.", "Search."
-        return Job(system, prompt, (TOOL,), f"{place}/v1", place, model, options=options or {})
+        return Job(system, prompt, (TOOL,), f"{place}/v1", place, model, max_turns=STEPS + 1, options=options)
 
-    async def bare(turns: int) -> None:
-        await column.bare(job(turns))
+    config: dict[str, Any] = {
+        "agent": {"budgets": CAPS},
+        "tools": {"allow": ["search_read"], "effects": {"*_read": "read"}},
+        "prices": dict.fromkeys((model, f"openai:{model}", f"anthropic:{model}"), PRICE),
+        "logging": {"level": "warning"},
+    }
+    gate = interlock.Interlock(config, store=f"sqlite:///{directory}/{column.name}.db")
+    stack.push_async_callback(gate.aclose)
 
-    def guarded(**settings: Any) -> Callable[[int], Awaitable[None]]:
-        config: dict[str, Any] = {
-            "agent": {"budgets": CAPS},
-            "tools": {"allow": ["search_read"], "effects": {"*_read": "read"}},
-            "prices": dict.fromkeys((model, f"openai:{model}", f"anthropic:{model}"), PRICE),
-            "logging": {"level": "warning"},
-        }
-        gate = interlock.Interlock(config | settings, store=f"sqlite:///{directory}/{column.name}-{len(settings)}.db")
-        stack.push_async_callback(gate.aclose)
-
-        async def run(turns: int) -> None:
-            result = await column.guarded(job(turns, {"tenant_id": "acme", "agent_name": "triage"}), gate)
-            if not result.ok:
+    def guarded(*, by_id: bool) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            options = {"tenant_id": "acme", "agent_name": "triage"}
+            if by_id:
+                options["request_id"] = f"req-{next(numbers)}"
+            result = await column.guarded(job(options), gate)
+            if not result.ok or result.tool_calls != STEPS:
                 raise NotMeasured(f"the run ended with {result.reason}: {result.details}")
             await gate.house().store.flush()
 
         return run
 
-    return {"bare": Side(bare), "guarded": Side(guarded(replay="off")), "resumable": Side(guarded())}
+    return {
+        "bare": Side(lambda: column.bare(job({}))),
+        "guarded": Side(guarded(by_id=False)),
+        "by id": Side(guarded(by_id=True)),
+    }
 
 
 async def framework(column: Column, url: str, directory: Path, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
     """Measure one framework."""
+    calibrated: list[float] = []
     async with AsyncExitStack() as stack:
         found = await sides(column, url, directory, stack)
-        order = [(side, turns) for side in found.values() for turns in (SHORT, LONG)]
-        for side, turns in order * 2:
-            await side.sample(turns, keep=False)
+        order = list(found.values())
+        for side in order * 2:
+            await side.sample()
+            side.samples.clear()
         gc.collect()
         gc.freeze()
-        calibration_ms: list[float] = []
+        began_s = time.monotonic()
         for i in range(rounds * ROUNDS):
+            if i >= FEWEST and time.monotonic() - began_s > MOST_S:
+                break
             before = calibrate()
-            for side, turns in order[i % len(order) :] + order[: i % len(order)]:
-                await side.sample(turns)
-            calibration_ms.append((before + calibrate()) / 2)
+            for side in order[i % len(order) :] + order[: i % len(order)]:
+                await side.sample()
+            calibrated.append((before + calibrate()) / 2)
         gc.unfreeze()
-        plain, more = [await found[name].calls() for name in ("bare", "guarded")]
-    speeds = [min(calibration_ms) / ms for ms in calibration_ms]
-    bare, guarded, resumable = (found[name].steps(speeds) for name in ("bare", "guarded", "resumable"))
-    step = statistics.median(bare)
-    added = statistics.median(g - b for g, b in zip(guarded, bare, strict=True))
-    kept = statistics.median(g - b for g, b in zip(resumable, bare, strict=True))
+        calls = {name: await side.calls() for name, side in found.items()}
+    speeds = [min(calibrated) / ms for ms in calibrated]
+    runs = {
+        name: [sample.scaled(speed) for sample, speed in zip(side.samples, speeds, strict=True)]
+        for name, side in found.items()
+    }
+    return figures(column, runs, calls), {name: [asdict(one) for one in some] for name, some in runs.items()}
+
+
+def figures(column: Column, runs: Mapping[str, Sequence[Sample]], calls: Mapping[str, int]) -> list[Figure]:
+    """Return the lines of one framework."""
+
+    def added(name: str) -> tuple[float, float]:
+        """Return what a step of this side costs more, and what the rest of a run does, less the one step in it."""
+        pairs = list(zip(runs[name], runs["bare"], strict=True))
+        step = statistics.median(
+            more - bare for one, other in pairs for more, bare in zip(one.steps, other.steps, strict=True)
+        )
+        return step, statistics.median(one.rest - other.rest for one, other in pairs) - step
+
     by_hand = column.name == "loop"  # no framework: beside it stands what the funnel itself costs
     name = "a loop by hand" if by_hand else f"{column.name} {metadata.version(column.distribution)}"
-    figures = [
+    bare = statistics.median(step for sample in runs["bare"] for step in sample.steps)
+    (step, ends), by_id = added("guarded"), added("by id")[0]
+    more, own = (calls["guarded"] - calls["bare"]) / STEPS, calls["bare"] / STEPS
+    whole = step + ends / STEPS
+    return [
         Figure(
             f"{name}: a guarded step over the bare one, CPU",
-            added,
+            whole,
             "µs",
             None if by_hand else 60,
-            beside=f"{kept:.0f} µs where runs can be resumed (replay: on)",
+            beside=f"{step:.0f} µs, and {ends:,.0f} µs to open and close the run; a step with a request id: {by_id:.0f} µs",
         ),
         Figure(
             f"{name}: of the bare step",
-            100 * added / step,
+            100 * whole / bare,
             "%",
             None if by_hand else 4,
-            beside=f"the bare step: {step:,.0f} µs; in function calls {100 * (more - plain) / plain:.1f} % of {plain:,.0f}",
+            beside=f"the bare step: {bare:,.0f} µs; function calls: {more:,.0f} over {own:,.0f}",
         ),
     ]
-    samples = {f"{name}, {kind}": {str(n): us for n, us in side.us.items()} for kind, side in found.items()}
-    return figures, samples
+
+
+async def _one(name: str, url: str, rounds: int) -> None:
+    """Measure one framework here, and print its figures as JSON."""
+    # Columns make a client for each run, and each client would read all certificates of the system, in 20 ms.
+    ssl.create_default_context = functools.cache(ssl.create_default_context)
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as directory, warnings.catch_warnings(action="ignore"):
+        found, runs = await framework(load_column(Place(name).column), url, Path(directory), rounds)
+    print(json.dumps({"figures": [asdict(figure) for figure in found], "runs": runs}))
+
+
+def _measured(name: str, url: str, rounds: int) -> dict[str, Any]:
+    """Measure one framework in a process of its own."""
+    words = [find_place(name, install=False).python, "-m", "benchmarks.adapters"]
+    words += ["--column", name, "--url", url, "--rounds", str(rounds)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotMeasured(done.stderr.strip().rpartition("\n")[2])
+    found: dict[str, Any] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    return found
 
 
 async def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
-    """Measure every framework that this interpreter has."""
-    figures: list[Figure] = []
+    """Measure every framework that this interpreter has, or one that the conformance matrix has made."""
+    found: list[Figure] = []
     samples: dict[str, Any] = {}
-    # Columns make a client for each run, and each client would read all certificates of the system, in 20 ms.
-    ssl.create_default_context = functools.cache(ssl.create_default_context)
-    with (
-        _Model() as url,
-        tempfile.TemporaryDirectory(prefix="interlock-bench-") as directory,
-        warnings.catch_warnings(action="ignore"),
-    ):
+    with _Model() as url:
         for name in columns():
             try:
-                column = load_column(Place(name).column)
-                metadata.version(column.distribution)
-                more, cases = await framework(column, url, Path(directory), rounds)
-            except (ImportError, metadata.PackageNotFoundError, NotMeasured) as error:
+                measured = await asyncio.to_thread(_measured, name, url, rounds)
+            except NotMeasured as error:
                 print(f"{name}: not measured: {error}", file=sys.stderr)
                 continue
-            figures += more
-            samples |= cases
-            print(f"{name}: {more[0].value:.0f} µs, {more[1].value:.1f} %", file=sys.stderr, flush=True)
-    return figures, samples
+            lines = [Figure(**figure) for figure in measured["figures"]]
+            found += lines
+            samples[name] = measured["runs"]
+            print(f"{name}: {lines[0].value:.0f} µs, {lines[1].value:.1f} %", file=sys.stderr, flush=True)
+    return found, samples
 
 
 def main() -> None:
-    """Serve the model; started by `measure`."""
+    """Serve the model, or measure one framework; started by `measure`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--serve", action="store_true", required=True)
-    parser.parse_args()
-    asyncio.run(_serve())
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--column")
+    parser.add_argument("--url")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    asyncio.run(_serve() if options.serve else _one(options.column, options.url, options.rounds))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Job:
         stream: Run the agent with the framework's streaming, and consume it to the end.
         nested: A sub-agent to build and give to the agent as one more tool.
         own_retries: Switch on the framework's own retrying of tools, with its defaults, where it has such a thing.
+        max_turns: Turns that the framework's own cap must allow; None: its default.
         options: For a guarded run: `tenant_id`, `request_id` and `agent_name`, to be passed as they are to
             `gate.run`, `gate.open_run` or the adapter's own entrance.
     """
@@ -89,6 +90,7 @@ class Job:
     stream: bool = False
     nested: Nested | None = None
     own_retries: bool = False
+    max_turns: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def tool(self, name: str) -> Tool:

@@ -42,12 +42,13 @@ def _config(job: Job) -> RunConfig:
 
 async def bare(job: Job) -> Any:
     """Run the agent with the SDK's defaults."""
+    options: dict[str, Any] = {} if job.max_turns is None else {"max_turns": job.max_turns}
     if job.stream:
-        streamed = Runner.run_streamed(_agent(job), job.prompt, run_config=_config(job))
+        streamed = Runner.run_streamed(_agent(job), job.prompt, run_config=_config(job), **options)
         async for _ in streamed.stream_events():
             pass
         return streamed.final_output
-    return (await Runner.run(_agent(job), job.prompt, run_config=_config(job))).final_output
+    return (await Runner.run(_agent(job), job.prompt, run_config=_config(job), **options)).final_output
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
