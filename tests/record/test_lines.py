@@ -72,7 +72,7 @@ def test_a_call_is_one_json_line(write):
 
 
 def test_a_refusal_is_a_warning_with_its_reason(write):
-    more = Refused("tool_denied", "deny", None, ())
+    more = Refused("tool_denied", "deny", ())
     (line,) = write(lambda sink, trace: sink.call(trace, entry(status="denied", more=more)))
     assert (line["level"], line["status"], line["reason"], line["policy"]) == (
         "warning",
@@ -92,7 +92,7 @@ def test_an_answer_from_a_record_is_no_warning(write, status):
 def test_the_articles_include_selects_its_fields(write):
     def act(sink, trace):
         sink.call(trace, entry())
-        sink.call(trace, entry(status="denied", more=Refused("tool_denied", "deny", None, ())))
+        sink.call(trace, entry(status="denied", more=Refused("tool_denied", "deny", ())))
         sink.run(RECORD)
 
     always = {"timestamp", "level", "event"}

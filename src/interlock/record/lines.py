@@ -16,7 +16,7 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.record.background import GATHER_S
 from interlock.record.redact import DEFAULT_KEYS, Redactor
-from interlock.record.trace import Entry, Trace, step_of, unpack
+from interlock.record.trace import NO_KEY, Entry, Trace, step_of, unpack
 from interlock.record.writer import LineWriter, json_line
 
 __all__ = ["LineSink", "LoggingOptions"]
@@ -116,7 +116,7 @@ class LineSink:
 
     def _call_line(self, trace: Trace, entry: Entry, args_json: bytes | None) -> dict[str, Any]:
         tool, status, effect, more = entry[0]
-        seq, turn, attempts, at, duration_s, digest = unpack(entry[1])
+        seq, turn, attempts, at, duration_s, digest, key = unpack(entry[1])
         line: dict[str, Any] = {
             "timestamp": self._stamps.text(at),
             "level": "info" if status in ANSWERED else "warning",
@@ -132,6 +132,8 @@ class LineSink:
             "effect": effect,
             "attempts": attempts,
         }
+        if key != NO_KEY:
+            line["key"] = key.hex()
         if more is not None:
             line |= more.facts()
         if args_json is not None:

@@ -63,17 +63,18 @@ class Recorder:
                 raise
             duration_s = clock.monotonic() - started_s
             status = answer.status
-            if call.key is None and call.would_have is None:
+            if call.would_have is None:
                 kind = plain.get((status, call.effect)) or _kind(plain, name, status, call.effect)
             else:
                 kind = Kind(name, status, call.effect.value, _more(call, None))
-            numbers = pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest)
-            run.trace.add(kind, numbers)
+            numbers = pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest, call.key)
+            trace, entry = run.trace, (kind, numbers)
+            trace.add(kind, numbers)
             count(status, duration_s)
             if sinks:
-                self._keep(run.trace, (kind, numbers))
+                self._keep(trace, entry)
             if lines is not None:
-                lines.call(run.trace, (kind, numbers), call.args_json if wants_args else None)
+                lines.call(trace, entry, call.args_json if wants_args else None)
             return answer
 
         return record
@@ -83,7 +84,7 @@ class Recorder:
         duration_s = clock.monotonic() - call.started_s
         status = _status(error)
         kind = Kind(call.tool.name, status, call.effect.value, _more(call, error))
-        entry = (kind, pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest))
+        entry = (kind, pack(call.seq, call.turn, call.attempts, clock.wall(), duration_s, call.digest, call.key))
         trace = call.run.trace
         trace.add(*entry)
         cell.add(status, duration_s)
@@ -125,6 +126,5 @@ def _more(call: Call[Any], error: BaseException | None) -> Refused:
     return Refused(
         reason,
         policy if isinstance(policy, str) else None,
-        None if call.key is None else call.key.hex(),
         tuple(reason.value for reason in call.would_have or ()),
     )

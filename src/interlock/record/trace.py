@@ -13,38 +13,43 @@ from typing import Any, NamedTuple
 
 from interlock.core.calls import RunFacts
 
-__all__ = ["Entry", "Kind", "Recorded", "Refused", "Trace", "pack", "row", "step_of", "unpack"]
+__all__ = ["NO_KEY", "Entry", "Kind", "Recorded", "Refused", "Trace", "pack", "row", "step_of", "unpack"]
 
 KEPT = 2_000
 # Old entries are let go many at a time, so that a long run pays nothing for each.
 SLACK = 256
 
-# seq, turn, attempts, ended_at, duration_s, digest
-_NUMBERS = struct.Struct("<IIHdf16s")
+# seq, turn, attempts, ended_at, duration_s, digest, key
+_NUMBERS = struct.Struct("<IIHdf16s24s")
 _SIZE = _NUMBERS.size
+NO_KEY = bytes(24)
 
-pack = _NUMBERS.pack
 unpack = _NUMBERS.unpack
 
 
+def pack(
+    seq: int, turn: int, attempts: int, ended_at: float, duration_s: float, digest: bytes, key: bytes | None = None
+) -> bytes:
+    """Return the numbers of a call (see `row`) as a run keeps them."""
+    return _NUMBERS.pack(seq, turn, attempts, ended_at, duration_s, digest, key or NO_KEY)
+
+
 class Refused(NamedTuple):
-    """What is known of a call beside its numbers; most calls have nothing of it.
+    """What is known of a call that was refused, or would have been; most calls have nothing of it.
 
     Attributes:
         reason: Stop reason of the error that the call ended with, or None.
         policy: Which rule said no (`deny`, `safe_mode`, `kill_switch`, …), or None.
-        key: Key of the effect, hexadecimal; None for a read.
         would_have: Reasons that an observing run did not refuse with.
     """
 
     reason: str | None
     policy: str | None
-    key: str | None
     would_have: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
         """Return what is known, by name."""
-        return {name: value for name, value in self._asdict().items() if value}
+        return {name: value for name, value in zip(self._fields, self, strict=True) if value}
 
 
 class Kind(NamedTuple):
@@ -68,7 +73,7 @@ Entry = tuple[Kind, bytes]
 
 
 def row(
-    kind: Kind, seq: int, turn: int, attempts: int, ended_at: float, duration_s: float, digest: bytes
+    kind: Kind, seq: int, turn: int, attempts: int, ended_at: float, duration_s: float, digest: bytes, key: bytes
 ) -> dict[str, Any]:
     """Return a call as a row of the record: five fields as operators know them, then the rest.
 
@@ -76,7 +81,7 @@ def row(
         seq: Number of the call in its run, from 1. turn: model turn that proposed it, 0 before the first.
         attempts: Tries on the wire; 0 where nothing was sent.
         ended_at: Wall-clock seconds (Unix). duration_s: from the proposal to the answer, waits included.
-        digest: Keyed digest of the arguments.
+        digest: Keyed digest of the arguments. key: of the effect; zeros for a read.
     """
     tool, status, effect, more = kind
     found: dict[str, Any] = {
@@ -91,6 +96,8 @@ def row(
         "batch": turn or -seq,  # without turns every call is a batch of its own
         "ended_at": int(ended_at * 1e3) / 1e3,
     }
+    if key != NO_KEY:
+        found["key"] = key.hex()
     if more is not None:
         found |= more.facts()
     return found
@@ -127,7 +134,7 @@ class Trace:
         self._numbers = bytearray()
 
     def add(self, kind: Kind, numbers: bytes) -> None:
-        """Append one call; `numbers` as `pack(seq, turn, attempts, ended_at, duration_s, digest)` makes them."""
+        """Append one call; `numbers` as `pack` makes them."""
         kinds = self._kinds
         kinds.append(kind)
         self._numbers += numbers
