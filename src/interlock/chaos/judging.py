@@ -25,7 +25,7 @@ from interlock.core.reasons import BUDGET_REASONS, StopReason
 from interlock.core.results import RunResult
 from interlock.policy.globs import GlobSet
 
-__all__ = ["Facts", "exercised", "forbidden", "judge", "recovery_s"]
+__all__ = ["Facts", "duplicates_of", "effects_of", "exercised", "forbidden", "judge", "recovery_s"]
 
 # What no validated output can hold; see `payloads`.
 _REJECTED = (REJECTED, "cut o")
@@ -132,15 +132,33 @@ def _counted(facts: Facts) -> list[str]:
     return found
 
 
+def effects_of(requests: Sequence[Request], tools: Mapping[str, ToolSpec]) -> dict[str, int]:
+    """Return tool to effects, as its remote counts them: by key where it knows the key, else each request is one."""
+    found: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for request in requests:
+        tool = tools.get(request.tool)
+        if tool is None or not request.executed or not tool.may_write:
+            continue
+        if not _told_apart(request, tool) or (request.tool, request.meant) not in seen:
+            found[request.tool] += 1
+        seen.add((request.tool, request.meant))
+    return dict(sorted(found.items()))
+
+
 def duplicates_of(requests: Sequence[Request], tools: Mapping[str, ToolSpec]) -> int:
     """Return how many writes reached a tool again that cannot tell them from new ones."""
     sent: Counter[tuple[str, str]] = Counter()
     for request in requests:
         tool = tools.get(request.tool)
-        if tool is None or not request.executed or request.key is None or tool.takes_key or tool.natural:
-            continue
-        sent[request.tool, request.key] += 1
+        if tool is not None and request.executed and tool.may_write and not _told_apart(request, tool):
+            sent[request.tool, request.meant] += 1
     return sum(times - 1 for times in sent.values())
+
+
+def _told_apart(request: Request, tool: ToolSpec) -> bool:
+    """Whether the remote can tell this request, when it comes again, from a new one."""
+    return request.key is not None and (tool.takes_key or tool.natural)
 
 
 def _ended(facts: Facts, reasons: frozenset[StopReason] | set[StopReason]) -> list[str]:

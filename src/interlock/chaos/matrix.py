@@ -28,7 +28,8 @@ class SuiteRun:
 
     Attributes:
         source: Path of the suite's file. suite: what it says.
-        agent, gate: `module:name`, or None for the golden tasks' own and for the only gate of the agent's module.
+        agent, gate: `module:name`, before what the suite says; without any, the golden tasks' own agent, and the
+            only gate of the agent's module.
         only: Names of tasks; empty is all. at_once: processes side by side.
     """
 
@@ -60,8 +61,8 @@ async def _in_child(run: SuiteRun, task: Task) -> Outcome:
         job = {
             "suite": str(run.source),
             "task": task.name,
-            "agent": run.agent,
-            "gate": run.gate,
+            "agent": run.agent or task.agent or run.suite.agent,
+            "gate": run.gate or run.suite.gate,
             "path": [str(Path.cwd()), ""],
             "answer": str(answer),
         }

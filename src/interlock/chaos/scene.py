@@ -10,22 +10,24 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-from interlock.chaos.faults import ACTS, MODEL_KINDS, STORE_KINDS, TOOL_KINDS, Fault, HttpFault, Kind
+from interlock.chaos.arming import Armed, place
+from interlock.chaos.doom import Doom
+from interlock.chaos.faults import ACTS, MODEL_KINDS, STORE_KINDS, TOOL_KINDS, WORKER_KINDS, Fault, HttpFault, Kind
 from interlock.chaos.replies import falsified
 from interlock.chaos.trial_store import TrialStore
+from interlock.chaos.witness import watched
 from interlock.config.opening import Store
 from interlock.config.trial import Trial
 from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
 from interlock.core.canonical import NotCanonical, canonical_json
-from interlock.core.clock import LoopClock
-from interlock.gateway.pipeline import Funnel, Layer
-from interlock.policy.globs import GlobSet
+from interlock.core.clock import SYSTEM, LoopClock
+from interlock.gateway.pipeline import Funnel
 from interlock.policy.switches import SwitchKind, SwitchScope
 
-__all__ = ["GUARDS", "Injection", "Request", "Scene", "TrialClock", "place"]
+__all__ = ["GUARDS", "Injection", "RealTrialClock", "Request", "Scene", "TrialClock"]
 
 GUARDS = (
     "recorder",
@@ -59,6 +61,32 @@ class TrialClock(LoopClock):
         return value
 
 
+class RealTrialClock(TrialClock):
+    """The machine's time, in every thread and process alike; chance is the seed's, identifiers are nobody else's."""
+
+    _jumped_s = 0.0
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return SYSTEM.monotonic()
+
+    def boot(self) -> float:
+        """See `Clock.boot`."""
+        return SYSTEM.boot()
+
+    def wall(self) -> float:
+        """See `Clock.wall`."""
+        return SYSTEM.wall() + self._jumped_s
+
+    def jump_wall(self, delta_s: float) -> None:
+        """See `ManualClock.jump_wall`."""
+        self._jumped_s += delta_s
+
+    def token(self, n_bytes: int) -> str:
+        """See `Clock.token`."""
+        return SYSTEM.token(n_bytes)
+
+
 class Injection(NamedTuple):
     """One injected fault: what, where (tool, `model`, or change of the store), and which call, attempt and second."""
 
@@ -75,7 +103,8 @@ class Request(NamedTuple):
 
     Attributes:
         executed: The tool's own function was entered. output: digest of what it gave; None where it raised.
-        key: The effect's idempotency key, if it is a write.
+        key: The effect's idempotency key, if it is a write. meant: what stands for the effect: its key, else the
+            arguments.
     """
 
     tool: str
@@ -86,50 +115,11 @@ class Request(NamedTuple):
     executed: bool
     output: bytes | None
     key: str | None
-
-
-def place(funnel: Funnel, point: str, layer: Layer) -> Funnel:
-    """Return the funnel with `layer` just outside what stands at `point`: a guard's name, or `perform`."""
-    inner: Any = getattr(funnel, point)
-
-    def both(tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
-        return layer(tool, inner(tool, proceed))
-
-    def last(tool: ToolSpec) -> Proceed[Any]:
-        return layer(tool, inner(tool))
-
-    changed: dict[str, Any] = {point: last if point == "perform" else both}
-    return replace(funnel, **changed)
+    meant: str = ""
 
 
 def _switched_off(_tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
     return proceed
-
-
-@dataclass(eq=False)
-class _Armed:
-    """A fault of this trial: which calls it has met."""
-
-    fault: Fault
-    number: int
-    seed: int
-    numbers: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.globs = GlobSet((self.fault.tool,), key="faults.tool")
-
-    def strikes(self, call: tuple[str, int], attempt: int, elapsed_s: float) -> bool:
-        """Whether this attempt of this call (run, seq) is struck; the same for the same seed and order of calls."""
-        fault = self.fault
-        n = self.numbers.setdefault(call, len(self.numbers) + 1)
-        if (fault.calls and n not in fault.calls) or (fault.attempts and attempt not in fault.attempts):
-            return False
-        if elapsed_s < fault.from_s or (fault.until_s is not None and elapsed_s >= fault.until_s):
-            return False
-        if fault.probability >= 1.0:
-            return True
-        drawn = hashlib.sha256(f"{self.seed}:{self.number}:{n}:{attempt}".encode()).digest()
-        return int.from_bytes(drawn[:6], "big") / (1 << 48) < fault.probability
 
 
 class Scene:
@@ -137,24 +127,41 @@ class Scene:
 
     Args:
         faults: To inject. seed: of chance. off: guards (see `GUARDS`) that are switched off.
+        worker: Number, from 0, of the process that this scene is in, where a task has several; else None.
+        tell: Told of everything that is counted, at once: the name of the list, and the item.
 
     Attributes:
         injections: Faults so far. requests: attempts so far. proposed: tools of all proposed calls, in order.
-        prompts: What the model was asked, as text.
+        prompts: What the model was asked, as text. acted: guards that acted, in order.
+        began_s: When the first thing happened, on the monotonic clock.
     """
 
-    def __init__(self, faults: Sequence[Fault], *, seed: int, clock: TrialClock, off: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        faults: Sequence[Fault],
+        *,
+        seed: int,
+        clock: TrialClock,
+        off: Sequence[str] = (),
+        worker: int | None = None,
+        tell: Callable[[str, Any], None] | None = None,
+    ) -> None:
         self.clock = clock
+        self.seed = seed
         self.off = tuple(off)
+        self._tell = tell
         self.injections: list[Injection] = []
         self.requests: list[Request] = []
         self.proposed: list[str] = []
         self.prompts: list[str] = []
+        self.acted: list[str] = []
         self.began_s: float | None = None
-        armed = [_Armed(fault, number, seed) for number, fault in enumerate(faults)]
+        armed = [Armed(fault, number, seed) for number, fault in enumerate(faults)]
         self._of_tools = [each for each in armed if each.fault.kind in TOOL_KINDS]
         self._of_model = [each for each in armed if each.fault.kind in MODEL_KINDS]
         self._of_store = [each for each in armed if each.fault.kind in STORE_KINDS]
+        doomed = [a for a in armed if a.fault.kind in WORKER_KINDS and worker is not None and worker < a.fault.times]
+        self._doom = Doom(doomed, self._struck_down, self._elapsed_s, self._flushed) if doomed else None
         self._changes = 0
         self._turns = 0
         self._last_reply: Any = None
@@ -164,9 +171,15 @@ class Scene:
         """Return what is put into the gate."""
         return Trial(funnel=self._funnel, store=self._open, asks=self._asks)
 
+    def note(self, where: str, item: Any) -> None:
+        """Take in one more item of the list of this name."""
+        getattr(self, where).append(item)
+        if self._tell is not None:
+            self._tell(where, item)
+
     def note_request_fault(self, fault: Fault, where: str) -> None:
         """Take in that a fault of the request itself was injected."""
-        self.injections.append(Injection(fault.label, where, "", 0, 0, self._elapsed_s()))
+        self.note("injections", Injection(fault.label, where, "", 0, 0, self._elapsed_s()))
 
     def of_run(self, run_id: str) -> list[dict[str, Any]]:
         """Return the faults that this run has met, for its record."""
@@ -183,12 +196,15 @@ class Scene:
     def _funnel(self, funnel: Funnel) -> Funnel:
         off: dict[str, Any] = dict.fromkeys(self.off, _switched_off)
         funnel = replace(funnel, **off)
+        if self._doom is not None:
+            funnel = self._doom.placed(funnel)
+        funnel = watched(funnel, GUARDS, lambda name: self.note("acted", name))
         funnel = place(funnel, "perform", self._faulty)
         return place(funnel, "recorder", self._seen)
 
     def _seen(self, tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
         async def seen(call: Call[Any]) -> Answer:
-            self.proposed.append(tool.name)
+            self.note("proposed", tool.name)
             return await proceed(call)
 
         return seen
@@ -211,15 +227,22 @@ class Scene:
                 output = _digest(answer.value)
                 return answer
             finally:
-                key = call.sent_key or (call.key.hex() if call.key is not None else None)
-                run_id = call.run.run_id
-                self.requests.append(
-                    Request(tool.name, run_id, call.seq, call.attempts, elapsed_s, executed, output, key)
-                )
+                self.note("requests", _request(call, elapsed_s, executed, output))
 
         return faulty
 
-    async def _struck(self, mine: Sequence[_Armed], call: Call[Any], proceed: Proceed[Any], elapsed_s: float) -> Answer:
+    async def _flushed(self) -> None:
+        if self.store is not None:
+            await self.store.flush()
+
+    def _struck_down(self, fault: Fault, call: Call[Any], executed: bool) -> None:
+        at_s = self._elapsed_s()
+        injection = Injection(fault.label, call.tool.name, call.run.run_id, call.seq, max(1, call.attempts), at_s)
+        self.note("injections", injection)
+        if executed and fault.kind is Kind.WORKER_KILLED:
+            self.note("requests", _request(call, at_s, executed, None))
+
+    async def _struck(self, mine: Sequence[Armed], call: Call[Any], proceed: Proceed[Any], elapsed_s: float) -> Answer:
         attempt = max(1, call.attempts)
         for armed in mine:
             fault = armed.fault
@@ -227,8 +250,8 @@ class Scene:
                 continue
             if not armed.strikes((call.run.run_id, call.seq), attempt, elapsed_s):
                 continue
-            self.injections.append(
-                Injection(fault.label, call.tool.name, call.run.run_id, call.seq, attempt, elapsed_s)
+            self.note(
+                "injections", Injection(fault.label, call.tool.name, call.run.run_id, call.seq, attempt, elapsed_s)
             )
             if fault.kind is Kind.CLOCK_JUMP:
                 self.clock.jump_wall(3_600.0 if fault.delay_s is None else fault.delay_s)
@@ -257,7 +280,7 @@ class Scene:
             fault = armed.fault
             if not armed.globs.match(name) or not armed.strikes(("", self._changes), 1, elapsed_s):
                 continue
-            self.injections.append(Injection(fault.label, name, "", 0, 1, elapsed_s))
+            self.note("injections", Injection(fault.label, name, "", 0, 1, elapsed_s))
             if fault.kind is Kind.STORE_UNAVAILABLE:
                 raise TrialStore.away("the store did not get it")
             if fault.kind is Kind.STORE_SLOW:
@@ -272,12 +295,12 @@ class Scene:
 
     def _asks(self, run: RunFacts, fn: Callable[..., Any]) -> Callable[..., Any]:
         async def asked(*args: Any, **words: Any) -> Any:
-            self.prompts.append(repr((args, words)))
+            self.note("prompts", repr((args, words)))
             elapsed_s = self._elapsed_s()
             self._turns += 1
             struck = [a.fault for a in self._of_model if a.strikes(("", self._turns), 1, elapsed_s)]
             for fault in struck:
-                self.injections.append(Injection(fault.label, "model", run.run_id, run.turn, 1, elapsed_s))
+                self.note("injections", Injection(fault.label, "model", run.run_id, run.turn, 1, elapsed_s))
                 if fault.kind is Kind.MODEL_SLOW:
                     await self.clock.sleep(30.0 if fault.delay_s is None else fault.delay_s)
                 elif fault.kind is Kind.MODEL_RATE_LIMITED:
@@ -297,6 +320,12 @@ class Scene:
             return reply
 
         return asked
+
+
+def _request(call: Call[Any], elapsed_s: float, executed: bool, output: bytes | None) -> Request:
+    key = call.sent_key or (call.key.hex() if call.key is not None else None)
+    meant = (call.key or call.digest).hex()
+    return Request(call.tool.name, call.run.run_id, call.seq, call.attempts, elapsed_s, executed, output, key, meant)
 
 
 def _digest(value: Any) -> bytes:

@@ -18,15 +18,18 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from interlock.chaos.faults import Fault, Kind
 from interlock.config.complaints import explain
-from interlock.config.quantities import CountOrZero, Name, Seconds, Usd, Word
+from interlock.config.quantities import CountOrZero, Globs, Name, Seconds, Usd, Word
 from interlock.config.yaml_lines import Document, parse_yaml
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import BUDGET_REASONS, StopReason
 
-__all__ = ["GOLDEN", "Expected", "Suite", "Task", "faults_of", "load_suite"]
+__all__ = ["EVERYTHING", "GOLDEN", "Expected", "Suite", "Task", "faults_of", "load_suite", "shipped"]
 
 GOLDEN = Path(__file__).with_name("golden_tasks.yaml")
 """The article's six tasks."""
+
+EVERYTHING = Path(__file__).with_name("everything.yaml")
+"""Tasks that reach every stop reason, every kind of fault and every guard."""
 
 Meaning = Literal[
     "success", "graceful_degradation", "backoff_and_stop", "validation_error", "denied", "budget_stop", "any"
@@ -92,6 +95,9 @@ class Task:
         inject: A fault in one word, as the article writes it: `timeout_50%`, `429_errors`, `schema_mismatch`,
             `partial_results_forever`, or a kind of fault, with or without `_N%`.
         faults: Further faults. repetitions: how often, each with a seed of its own; else the suite's.
+        agent: `module:function`, in place of the suite's. config: in place of the suite's.
+        tools: Globs; narrows what this task's run may use. scopes: permissions that its run holds.
+        person: What somebody says whenever an approval is asked for; left out, nobody is there.
         expect: One of the article's words, or what must be true.
     """
 
@@ -103,6 +109,11 @@ class Task:
     inject: Word | None = None
     faults: tuple[Fault, ...] = ()
     repetitions: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    agent: Word | None = None
+    config: Mapping[str, Any] | None = None
+    tools: Globs | None = None
+    scopes: tuple[Word, ...] = ()
+    person: Literal["approves", "denies"] | None = None
 
     @property
     def expected(self) -> Expected:
@@ -117,6 +128,7 @@ class Suite:
     Attributes:
         tasks: In the order of the file. seed: of all chance. repetitions: of a task that names none.
         clock: `virtual` (waits cost no time; for agents whose model and tools are in this process) or `real`.
+        agent, gate: `module:name` of what is tried; the command line's words come before them.
         profile, config: In place of the gate's own configuration; config is a mapping as in `interlock.yaml`.
         probe: `module:function` that returns tool to number of effects at the remote, after each repetition.
         limit_s: Real seconds after which a task is given up.
@@ -128,6 +140,8 @@ class Suite:
     seed: int = 0
     repetitions: Annotated[int, Field(ge=1, le=10_000)] = 1
     clock: Literal["virtual", "real"] = "virtual"
+    agent: Word | None = None
+    gate: Word | None = None
     profile: Word | None = None
     config: Mapping[str, Any] | None = None
     probe: Word | None = None
@@ -149,6 +163,11 @@ def faults_of(task: Task) -> tuple[Fault, ...]:
     if task.inject is None:
         return task.faults
     return (_of_word(task.inject), *task.faults)
+
+
+def shipped(name: str | Path) -> Path:
+    """Return the file of a suite: one that ships with the product, by its name (`golden`, `everything`), or a path."""
+    return {"golden": GOLDEN, "everything": EVERYTHING}.get(str(name), Path(name))
 
 
 def load_suite(source: str | Path | Mapping[str, Any]) -> Suite:

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from interlock.chaos.faults import Kind
-from interlock.chaos.judging import Facts, exercised, judge, recovery_s
-from interlock.chaos.scene import GUARDS, Scene, TrialClock
+from interlock.chaos.delivery import Agent, deliver
+from interlock.chaos.faults import WORKER_KINDS, Kind
+from interlock.chaos.judging import Facts, duplicates_of, effects_of, exercised, judge, recovery_s
+from interlock.chaos.scene import GUARDS, RealTrialClock, Scene, TrialClock
 from interlock.chaos.suite import Suite, Task, faults_of
+from interlock.chaos.workers import work_in_processes
 from interlock.config.gate import Interlock
 from interlock.config.sections import Budgets, Settings
 from interlock.config.settings import load_settings
-from interlock.config.trial import standing_in
 from interlock.core.clock import run_virtual
 from interlock.core.errors import ConfigError
-from interlock.core.results import RunResult
 
 __all__ = ["Agent", "Outcome", "Repetition", "settings_of", "try_once", "try_task"]
 
-Agent = Callable[..., Any]
 Probe = Callable[[], Any]
 
 # Threads of sync tools and agents get so many real seconds before virtual time goes on without them.
 PATIENCE_S = 0.02
 # So many, where a framework has started threads of its own to work in.
 FOREIGN_PATIENCE_S = 0.25
-REQUEST = "chaos-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Repetition:
     Attributes:
         failures: Why it failed. not_exercised: why it proves nothing, or "".
         injected: Fault to how often. requests: tool to attempts that reached it. effects: tool to effects.
+        duplicates: Effects that happened again. guards: guard to how often it made a difference to a call.
     """
 
     seed: int
@@ -52,6 +53,8 @@ class Repetition:
     cost_usd: float
     elapsed_s: float
     recovery_s: float | None
+    duplicates: int = 0
+    guards: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Outcome:
     """What became of one task.
 
     Attributes:
-        baseline: Stop reason of the same task without faults; "" where it has none.
+        baseline: Stop reason of the same task without faults; "" where it has none. baseline_usd: its dollars.
         error: Why the task could not be tried (an agent that hangs, a probe that fails), or "".
     """
 
@@ -69,6 +72,7 @@ class Outcome:
     baseline: str = ""
     error: str = ""
     faults: tuple[str, ...] = field(default=())
+    baseline_usd: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -93,11 +97,12 @@ class Outcome:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def settings_of(suite: Suite, gate: Interlock) -> Settings:
-    """Return the configuration that a suite is tried with: its own, else the gate's; prices are the gate's."""
+def settings_of(suite: Suite, gate: Interlock, task: Task | None = None) -> Settings:
+    """Return the configuration that a task is tried with: its own, the suite's or the gate's; prices are the gate's."""
     settings = gate.settings
-    if suite.profile is not None or suite.config is not None:
-        own = load_settings(suite.config or {}, profile=suite.profile)
+    config = suite.config if task is None or task.config is None else task.config
+    if suite.profile is not None or config is not None:
+        own = load_settings(config or {}, profile=suite.profile if config is None or "profile" not in config else None)
         settings = replace(own, prices=own.prices or settings.prices, prices_unknown=settings.prices_unknown)
     # A trial writes no file.
     quiet = replace(settings.logging, level="error", to="stderr")
@@ -109,13 +114,14 @@ def try_task(agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Pro
     faults = faults_of(task)
     labels = tuple(fault.label for fault in faults)
     expect = task.expected.verdict if task.expected.verdict != "any" else "as stated"
-    baseline = ""
+    calm: Repetition | None = None
     if faults:
-        calm = replace(task, inject=None, faults=(), expect="any")
-        baseline = try_once(agent, gate, suite, calm, seed=suite.seed, probe=probe).reason
+        without = replace(task, name=f"{task.name}/baseline", inject=None, faults=(), expect="any")
+        calm = try_once(agent, gate, suite, without, seed=suite.seed, probe=probe)
     number = task.repetitions or suite.repetitions
     done = tuple(try_once(agent, gate, suite, task, seed=suite.seed + i, probe=probe) for i in range(number))
-    return Outcome(task.name, expect, done, baseline, "", labels)
+    baseline, usd = ("", 0.0) if calm is None else (calm.reason, calm.cost_usd)
+    return Outcome(task.name, expect, done, baseline, "", labels, usd)
 
 
 def try_once(
@@ -134,8 +140,10 @@ def try_once(
         off: Guards that are switched off, to see what then goes wrong.
 
     Raises:
-        ConfigError: The probe fails, or a guard is not known.
+        ConfigError: The probe fails, a guard is not known, or worker processes cannot have this agent.
     """
+    if any(fault.kind in WORKER_KINDS for fault in faults_of(task)):
+        return _once_in_processes(agent, gate, suite, task, seed, tuple(off), probe)
     main = _once(agent, gate, suite, task, seed, tuple(off), probe)
     if suite.clock == "real":
         return asyncio.run(main)
@@ -146,8 +154,8 @@ def try_once(
 async def _once(
     agent: Agent, gate: Interlock, suite: Suite, task: Task, seed: int, off: Sequence[str], probe: Probe | None
 ) -> Repetition:
-    clock = TrialClock(seed=seed)
-    settings = _without(settings_of(suite, gate), off)
+    clock = RealTrialClock(seed=seed) if suite.clock == "real" else TrialClock(seed=seed)
+    settings = _without(settings_of(suite, gate, task), off)
     scene = Scene(faults_of(task), seed=seed, clock=clock, off=off)
     tried = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
     tools = {tool.name: tool for tool in tried.tools}
@@ -158,7 +166,7 @@ async def _once(
             tried.house()  # opens the store that both share
             second = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
         began_s = clock.monotonic()
-        result = await _requests(agent, gate, [tried] if second is None else [tried, second], scene, task)
+        result = await deliver(agent, gate, [tried] if second is None else [tried, second], scene, task)
         elapsed_s = clock.monotonic() - began_s
         store = tried.house().store
         await store.flush()
@@ -169,38 +177,43 @@ async def _once(
         await tried.aclose()
         if second is not None:
             await second.aclose()
-    effects = {name: count - before.get(name, 0) for name, count in after.items()} if probe else _effects(scene)
+    effects = _since(before, after) if probe else effects_of(scene.requests, tools)
     facts = Facts(task, result, record, scene, settings, tools, effects, suite.clock == "virtual")
+    return _repetition(facts, seed, elapsed_s)
+
+
+def _once_in_processes(
+    agent: Agent, gate: Interlock, suite: Suite, task: Task, seed: int, off: tuple[str, ...], probe: Probe | None
+) -> Repetition:
+    settings = _without(settings_of(suite, gate, task), off)
+    tools = {tool.name: tool for tool in gate.tools}
+    before = asyncio.run(_probed(probe))
+    with tempfile.TemporaryDirectory(prefix="interlock-workers-") as folder:
+        worked = work_in_processes(agent, gate, task, settings, seed=seed, off=off, folder=Path(folder))
+    after = asyncio.run(_probed(probe))
+    effects = _since(before, after) if probe else effects_of(worked.scene.requests, tools)
+    facts = Facts(task, worked.result, worked.record, worked.scene, settings, tools, effects, virtual=False)
+    return _repetition(facts, seed, worked.elapsed_s, worked.disagreed)
+
+
+def _repetition(facts: Facts, seed: int, elapsed_s: float, also: tuple[str, ...] = ()) -> Repetition:
+    scene, result = facts.scene, facts.result
+    acted = _tally(scene.acted)
     return Repetition(
-        seed,
-        result.reason.value,
-        tuple(judge(facts)),
-        exercised(facts) or "",
-        _tally(injection.fault for injection in scene.injections),
-        _tally(request.tool for request in scene.requests if request.executed),
-        effects,
-        result.tool_calls,
-        result.cost_usd,
-        elapsed_s,
-        recovery_s(facts),
+        seed=seed,
+        reason=result.reason.value,
+        failures=(*judge(facts), *also),
+        not_exercised=exercised(facts) or "",
+        injected=_tally(injection.fault for injection in scene.injections),
+        requests=_tally(request.tool for request in scene.requests if request.executed),
+        effects=facts.effects,
+        tool_calls=result.tool_calls,
+        cost_usd=result.cost_usd,
+        elapsed_s=elapsed_s,
+        recovery_s=recovery_s(facts),
+        duplicates=duplicates_of(scene.requests, facts.tools),
+        guards={"recorder": len(facts.rows), **acted} if facts.rows else acted,
     )
-
-
-async def _requests(agent: Agent, gate: Interlock, tried: Sequence[Interlock], scene: Scene, task: Task) -> RunResult:
-    """Send the request; and once more, where its faults say so: to the last of the gates, if there are two."""
-
-    async def deliver(to: Interlock, delay_s: float) -> RunResult:
-        await scene.clock.sleep(delay_s)
-        with standing_in(gate, to):
-            return await to.run(agent, task.input, tenant_id="chaos", request_id=REQUEST, agent_name="chaos")
-
-    deliveries = [deliver(tried[0], 0.0)]
-    for fault in faults_of(task):
-        if fault.kind in {Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS}:
-            scene.note_request_fault(fault, "request")
-            to = tried[-1] if fault.kind is Kind.TWO_WORKERS else tried[0]
-            deliveries.append(deliver(to, fault.delay_s or 0.0))
-    return (await asyncio.gather(*deliveries))[0]
 
 
 def _without(settings: Settings, off: Sequence[str]) -> Settings:
@@ -229,9 +242,8 @@ async def _probed(probe: Probe | None) -> dict[str, int]:
         raise ConfigError(f"the probe failed: {type(error).__name__}: {error}") from error
 
 
-def _effects(scene: Scene) -> dict[str, int]:
-    keys = {(request.tool, request.key) for request in scene.requests if request.executed and request.key is not None}
-    return _tally(tool for tool, _ in keys)
+def _since(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in after.items()}
 
 
 def _tally(words: Any) -> dict[str, int]:

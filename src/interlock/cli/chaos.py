@@ -11,11 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 from interlock.chaos.matrix import SuiteRun, run_suite
-from interlock.chaos.suite import GOLDEN, load_suite
+from interlock.chaos.suite import GOLDEN, load_suite, shipped
 from interlock.chaos.suite_report import SuiteReport, injected_of, reasons_of
 from interlock.chaos.trying import Outcome
 from interlock.cli.options import JsonOption
 from interlock.cli.output import Cell, note, print_json, print_table, print_text
+from interlock.cli.proxy import proxy
 from interlock.core.errors import ConfigError
 
 __all__ = ["app", "verbs"]
@@ -35,6 +36,7 @@ class _Suites(TyperGroup):
 app = typer.Typer()
 verbs = typer.Typer(cls=_Suites, no_args_is_help=True, help="Prove guards with faults, before production does.")
 app.add_typer(verbs, name="chaos")
+verbs.command()(proxy)
 
 
 @verbs.callback()
@@ -45,7 +47,8 @@ def _verbs() -> None:
 @verbs.command()
 def run(
     suite: Annotated[
-        Path | None, typer.Argument(metavar="[SUITE.yaml]", help="The suite; else the article's golden tasks.")
+        Path | None,
+        typer.Argument(metavar="[SUITE.yaml|everything]", help="The suite; else the article's golden tasks."),
     ] = None,
     agent: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="The agent; else the one that ships with the tasks.")
@@ -60,7 +63,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Try every task: once without faults, then as often as it says. Exit 1 unless every one passed."""
-    source = GOLDEN if suite is None else suite
+    source = GOLDEN if suite is None else shipped(suite)
     loaded = load_suite(source)
     unknown = sorted(set(task or ()) - {each.name for each in loaded.tasks})
     if unknown:
@@ -79,7 +82,7 @@ def run(
 
     outcomes = asyncio.run(run_suite(job, told))
     options = [word for name, value in (("--agent", agent), ("--gate", gate)) if value for word in (name, value)]
-    report = SuiteReport(str(source), tuple(options), outcomes, warnings)
+    report = SuiteReport(str(suite or source), tuple(options), outcomes, warnings)
     _write(junit, report.as_junit)
     _write(html, report.as_html)
     if as_json:
