@@ -516,3 +516,13 @@ async def test_what_was_remembered_is_there_after_a_restart(make_store):
     store.memory.remember_soon(ANN, new)
     store.close()
     assert await held(make_store().memory, ANN, new.fact_id) == new.text
+
+
+async def test_a_clock_that_is_wrong_purges_nothing_that_is_fresh(memory):
+    memory.remember_soon(ANN, new_fact(now=NOW + 400))
+    memory.put_artifact_soon(ANN, new_artifact(now=NOW + 400))
+    assert await texts(memory, ANN) == []
+    assert await memory.purge(ACME, PurgePolicy(), NOW) == await memory.purge_expired(NOW) == 0
+    assert (await memory.stats(ACME, NOW)).expired == 0
+    assert await memory.list_facts(ACME, NOW, expired=True) == []
+    assert len(await texts(memory, ANN, now=NOW + 400)) == 1

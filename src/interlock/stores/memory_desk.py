@@ -40,7 +40,7 @@ _LINE_IDS = f"{_LINE} select f.fact_id from line join memory_facts f using (fact
 _LINE_ROWS = f"""{_LINE} select {COLUMNS} from line join memory_facts f using (fact_id) where {{below}}
 order by f.fact_id = :fact_id desc, f.created_at desc, f.id desc limit 1000"""  # noqa: S608 - our own names
 _LIST = f"""
-select {COLUMNS} from memory_facts f where {{below}} and {{live}} = :alive
+select {COLUMNS} from memory_facts f where {{below}} and iif(:expired, {{expired}}, {{live}})
   and (:state is null or f.state = :state) and (:subject is null or f.subject = :subject)
 order by f.created_at desc, f.id desc limit :limit"""  # noqa: S608
 _TAGGED = """(:tags = '[]' or not exists (
@@ -81,7 +81,7 @@ class SqliteDesk:
         limit: int = 50,
     ) -> list[Fact]:
         """See `MemoryDesk`."""
-        names = {"state": None if state is None else str(state), "subject": subject, "alive": not expired}
+        names = {"state": None if state is None else str(state), "subject": subject, "expired": expired}
         rows = await self._read(_rows, below, _LIST, {**names, "now": now_s, "limit": limit})
         return [read_fact(row) for row in rows]
 
@@ -211,17 +211,17 @@ def _due(db: sqlite3.Connection, below: Scope, policy: PurgePolicy, now_s: float
     }
     facts = mine.run(
         f"""select fact_id from (
-          select f.fact_id, {{live}} as alive, f.created_at, f.state, f.pinned, {_TAGGED} as tagged,
+          select f.fact_id, {{expired}} as over, f.created_at, f.state, f.pinned, {_TAGGED} as tagged,
             row_number() over (
               partition by f.scope_token, f.state, f.pinned order by f.created_at desc, f.id desc) as place
           from memory_facts f where {{below}})
-        where :whole or not alive or (tagged and (
+        where :whole or over or (tagged and (
           :tagged or (:before is not null and created_at <= :before)
           or (:keep is not null and state = 'active' and not pinned and place > :keep)))""",  # noqa: S608
         **names,
     ).fetchall()
     artifacts = mine.run(
-        """select f.id from memory_artifacts f where {below} and (:whole or not {live}
+        """select f.id from memory_artifacts f where {below} and (:whole or {expired}
           or (:tags = '[]' and :before is not null and f.created_at <= :before))""",
         **names,
     ).fetchall()
@@ -294,16 +294,17 @@ def _stats(db: sqlite3.Connection, below: Scope, now_s: float) -> MemoryStats:
     mine = Scoped(db, below)
     row = mine.run(
         """select coalesce(sum(alive and state = 'active'), 0), coalesce(sum(alive and state = 'quarantined'), 0),
-          coalesce(sum(alive and state = 'superseded'), 0), coalesce(sum(not alive), 0),
+          coalesce(sum(alive and state = 'superseded'), 0), coalesce(sum(over), 0),
           coalesce(sum(alive and pinned), 0),
           coalesce(sum(alive and state = 'active' and verify_by is not null and verify_by <= :now), 0),
           coalesce(sum(size), 0)
-        from (select {live} as alive, f.state, f.pinned, f.verify_by, length(cast(f.text as blob)) as size
+        from (select {live} as alive, {expired} as over, f.state, f.pinned, f.verify_by,
+            length(cast(f.text as blob)) as size
           from memory_facts f where {below})""",
         now=now_s,
     ).fetchone()
     kept = mine.run(
-        """select coalesce(sum({live}), 0), coalesce(sum(not {live}), 0), coalesce(sum(length(f.data)), 0)
+        """select coalesce(sum({live}), 0), coalesce(sum({expired}), 0), coalesce(sum(length(f.data)), 0)
         from memory_artifacts f where {below}""",
         now=now_s,
     ).fetchone()

@@ -34,6 +34,11 @@ _LIVE = (
     "(typeof(f.created_at) = 'real' and typeof(f.expires_at) = 'real'"
     f" and f.created_at - {SKEW_S} <= :now and f.expires_at > :now and f.expires_at < 9e999)"
 )
+# What a purge takes: not what seems to be written in the future, since it may be our clock that is wrong.
+_EXPIRED = (
+    "(typeof(f.created_at) <> 'real' or typeof(f.expires_at) <> 'real' or f.expires_at <= :now"
+    " or f.expires_at >= 9e999)"
+)
 
 COLUMNS = (
     "f.fact_id, f.tenant_id, f.user_id, f.session_id, f.text, f.value, f.subject, f.key, f.tags, f.trust, f.state,"
@@ -61,7 +66,7 @@ class Scoped:
         self._names = {"tenant": tenant, "user": user, "session": session}
 
     def run(self, sql: str, **names: Any) -> sqlite3.Cursor:
-        """Run one statement on `memory_… f`; `{live}` in it stands for "has not expired at :now".
+        """Run one statement on `memory_… f`. `{live}` in it is "may be read at :now", `{expired}` "has expired".
 
         Raises:
             Unscoped: It has no mark.
@@ -94,7 +99,7 @@ def _finished(sql: str) -> str:
         raise Unscoped(f"a statement on memory without a scope: {sql}")
     for mark, clause in _MARKS.items():
         sql = sql.replace(mark, clause)
-    return sql.replace("{live}", _LIVE)
+    return sql.replace("{live}", _LIVE).replace("{expired}", _EXPIRED)
 
 
 def read_fact(row: tuple[Any, ...]) -> Fact:
