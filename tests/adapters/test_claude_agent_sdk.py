@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import asynccontextmanager
 
 import claude_agent_sdk as sdk
@@ -128,6 +129,24 @@ async def test_tools_of_the_command_line_are_judged_before_and_settled_after(ope
         assert (tmp_path / "effects").read_text() == "one\n"
         assert not (tmp_path / "no").exists()
         assert any("This tool is not permitted here. It was not executed" in text for text in told(server))
+
+
+async def test_beside_guarded_tools_those_of_the_command_line_are_settled_by_its_hooks(opened, tmp_path):
+    remote = Remote()
+    gate = opened(writes={"ticket_create": {"on_unknown": "resend"}}, **READY)
+    uses = (Use("ticket_create", {"title": "t"}), Use("Bash", {"command": "echo one >> effects"}))
+    async with scene(tmp_path, Turn(uses), Turn(text="done")) as (_, options):
+        tools = claude_agent_sdk.create_sdk_mcp_server(gate, "work", tools=[ticket_tool(remote)])
+        given = options(mcp_servers={"work": tools}, allowed_tools=["mcp__work", "Bash"])
+        async with gate.open_run("go") as run:
+            opened_session = claude_agent_sdk.session(gate, run, given)
+            settles = opened_session.options.hooks["PostToolUse"][0].matcher
+            assert not re.search(settles, "mcp__work__ticket_create"), "no message for what its handler has settled"
+            async for _ in opened_session.read(sdk.query(prompt="go", options=opened_session.options)):
+                pass
+            rows = [(row["tool"], row["status"], row["attempts"]) for row in run.scope.trace.rows()]
+        assert sorted(rows) == [("Bash", "success", 1), ("ticket_create", "success", 1)]
+        assert (len(remote.effects), (tmp_path / "effects").read_text()) == (1, "one\n")
 
 
 async def test_a_write_of_the_command_line_that_fails_is_in_doubt(opened, tmp_path):

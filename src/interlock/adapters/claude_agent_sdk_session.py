@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -82,9 +83,11 @@ class Session:
         self._proposed: dict[tuple[str, str], deque[tuple[str, Run]]] = {}
         self._shows_pieces = given.include_partial_messages
         hooks = {name: list(matchers) for name, matchers in (given.hooks or {}).items()}
+        # Every hook is a message there and one back. A guarded tool has settled its call when it returns.
+        settles = {"PostToolUse": f"^(?!{'|'.join(map(re.escape, guarded))})"} if guarded else {}
         for name, hook in self._hooks().items():
             # Fail closed: what raises here blocks the tool.
-            matcher = HookMatcher(hooks=[hook], timeout=PATIENCE_S, on_failure="block")
+            matcher = HookMatcher(settles.get(name), hooks=[hook], timeout=PATIENCE_S, on_failure="block")
             hooks[name] = [matcher, *hooks.get(name, ())]
         self.options = replace(given, hooks=hooks, include_partial_messages=True)
 
@@ -172,7 +175,8 @@ class Session:
         return await self._next_turn(self._run_of(agent), agent)
 
     async def _next_turn(self, run: Run, agent: str) -> dict[str, Any]:
-        await asyncio.gather(*self._notes, return_exceptions=True)
+        if self._notes:
+            await asyncio.gather(*self._notes, return_exceptions=True)
         try:
             await self._turns.begin(run, agent)
         except (RunStopped, LeaseLost) as error:

@@ -63,7 +63,7 @@ class Turns:
     async def _told(self, agent: str) -> None:
         """Wait until the stream has said what the open turn used: it and the hooks come by different ways."""
         charged = self._charged.get(agent)
-        if charged is not None and agent in self._open:
+        if charged is not None and not charged.is_set() and agent in self._open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_S):
                     await charged.wait()
