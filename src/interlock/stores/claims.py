@@ -25,6 +25,7 @@ from interlock.journal.store import (
     SpentApproval,
 )
 from interlock.stores.marks import Marked
+from interlock.stores.places import args_place
 from interlock.stores.runs import Holder
 from interlock.stores.seal import Seal, Unreadable
 
@@ -114,7 +115,7 @@ def claim_params(intent: Intent, sender: str, seal: Seal) -> tuple[Any, ...]:
         sender,
         intent.turn,
         intent.seq,
-        None if args is None else seal.close(args, _args_place(intent.key)),
+        None if args is None else seal.close(args, args_place(intent.key)),
     )
 
 
@@ -280,7 +281,7 @@ def read_claim(row: tuple[Any, ...], seal: Seal, holder: Holder, wall_s: float) 
     except Unreadable:
         result = None
     try:
-        args = seal.open(row[24], _args_place(row[0]))
+        args = seal.open(row[24], args_place(row[0]))
     except Unreadable:
         args = None
     # Since boot where it is the same boot: whoever sets the clock does not change what has passed.
@@ -314,7 +315,3 @@ def read_claim(row: tuple[Any, ...], seal: Seal, holder: Holder, wall_s: float) 
         args=args,
         sent_ago_s=holder.boot() - row[25] if same_boot else wall_s - row[15],
     )
-
-
-def _args_place(key: bytes) -> bytes:
-    return key + b"/args"

@@ -7,6 +7,7 @@ from typing import Any
 
 from interlock.core.errors import ConfigError
 from interlock.journal.replay import CallRecord, History, Reserved, TurnRecord
+from interlock.stores.places import call_place, turn_place
 from interlock.stores.reader import Reader
 from interlock.stores.seal import Seal, Unreadable
 from interlock.stores.writer import Writer
@@ -25,7 +26,7 @@ class SqliteHistory:
 
     def turn_soon(self, run_id: str, fence: int, record: TurnRecord, held: Reserved | None = None) -> None:
         """See `ReplayStore`."""
-        place = f"{run_id}{record.path}/turn/{record.turn}".encode()
+        place = turn_place(run_id, record.path, record.turn)
         reply = self._seal.close(record.reply, place)
         row = (run_id, record.path, record.turn, record.model, record.usd, record.tokens, reply)
         self._writer.later(_insert, "turns", run_id, fence, row, held)
@@ -37,7 +38,7 @@ class SqliteHistory:
 
     def call_soon(self, run_id: str, fence: int, record: CallRecord) -> None:
         """See `ReplayStore`."""
-        place = _place(run_id, record.path, record.turn, record.tool, record.nth)
+        place = call_place(run_id, record.path, record.turn, record.tool, record.nth)
         row = (
             run_id,
             record.path,
@@ -69,7 +70,7 @@ class SqliteHistory:
             ) from error
 
     def _turn(self, run_id: str, path: str, turn: int, model: str, usd: float, tokens: int, reply: Any) -> TurnRecord:
-        place = f"{run_id}{path}/turn/{turn}".encode()
+        place = turn_place(run_id, path, turn)
         return TurnRecord(path, turn, self._seal.open(reply, place), model, usd, tokens)
 
     def _call(
@@ -86,7 +87,7 @@ class SqliteHistory:
         value: Any,
         error: Any,
     ) -> CallRecord:
-        place = _place(run_id, path, turn, tool, nth)
+        place = call_place(run_id, path, turn, tool, nth)
         seal = self._seal
         return CallRecord(
             path,
@@ -100,11 +101,6 @@ class SqliteHistory:
             seal.open(value, place),
             seal.open(error, place),
         )
-
-
-def _place(run_id: str, path: str, turn: int, tool: str, nth: int) -> bytes:
-    """Return what a seal is bound to: a value moved to another position does not open."""
-    return f"{run_id}{path}/{turn}/{tool}/{nth}".encode()
 
 
 def _insert(

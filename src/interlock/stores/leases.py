@@ -21,6 +21,7 @@ from interlock.journal.store import Begun, NewRun, RunRow
 from interlock.stores import queue
 from interlock.stores.database import connect
 from interlock.stores.marks import Marked
+from interlock.stores.places import task_place
 from interlock.stores.queue import Wanted
 from interlock.stores.reader import Reader
 from interlock.stores.runs import Holder, read_run
@@ -191,7 +192,7 @@ class SqliteLeases:
 
     async def queue(self, run: NewRun) -> Begun:
         """See `Ownership`."""
-        task = self._seal.close(run.task, _task_place(run.run_id))
+        task = self._seal.close(run.task, task_place(run.run_id))
         fresh, row = await self._writer.submit(queue.queue, run, task, self._holder, self._clock.wall())
         return Begun(fresh, read_run(row, self._seal, self._holder))
 
@@ -217,7 +218,7 @@ class SqliteLeases:
             return None
         row, sealed = taken
         try:
-            task = self._seal.open(sealed, _task_place(row[0]))
+            task = self._seal.open(sealed, task_place(row[0]))
         except Unreadable:
             task = None
         return read_run(row, self._seal, self._holder, task)
@@ -269,10 +270,6 @@ class SqliteLeases:
     async def attempts_of(self, run_id: str) -> list[Attempt]:
         """See `Ownership`."""
         return [Attempt(*row) for row in await self._reader.read(queue.attempts_of, run_id)]
-
-
-def _task_place(run_id: str) -> bytes:
-    return run_id.encode() + b"/task"
 
 
 def _nothing() -> None:

@@ -17,6 +17,7 @@ from interlock.journal.store import Claim, ClaimState, Fenced, Intent, KilledAtC
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import Work, claim_work, resend_work, settle_work
+from interlock.stores.places import args_place
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
@@ -174,7 +175,7 @@ select exists (select from closed) or exists (select from {s}.journal where key 
 
 def claim_of(intent: Intent, op: int, seal: Seal) -> Work:
     """Return the work that commits the intent."""
-    args = None if intent.args is None else seal.close(intent.args, _args_place(intent.key))
+    args = None if intent.args is None else seal.close(intent.args, args_place(intent.key))
     row = (
         intent.key,
         write_text(intent.tenant_id),
@@ -238,7 +239,7 @@ def read_claim(record: Any, seal: Seal, time: ServerTime) -> Claim:
     except Unreadable:
         result = None
     try:
-        args = seal.open(row[24], _args_place(row[0]))
+        args = seal.open(row[24], args_place(row[0]))
     except Unreadable:
         args = None
     return Claim(
@@ -274,10 +275,6 @@ def read_claim(record: Any, seal: Seal, time: ServerTime) -> Claim:
 
 def _lines(evidence: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(orjson.dumps(dict(entry)).decode() for entry in evidence)
-
-
-def _args_place(key: bytes) -> bytes:
-    return key + b"/args"
 
 
 class ClaimStatements:

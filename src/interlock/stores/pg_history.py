@@ -9,6 +9,7 @@ from interlock.journal.replay import CallRecord, Reserved, TurnRecord
 from interlock.stores.pg_claims import MINE
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_work import Kind, Work, forget_work, record_work
+from interlock.stores.places import call_place, turn_place
 from interlock.stores.seal import Seal
 
 __all__ = [
@@ -76,7 +77,7 @@ where run_id = $1 order by path, seq"""
 
 def turn_of(run_id: str, fence: int, record: TurnRecord, held: Reserved | None, seal: Seal) -> Work:
     """Return the work that records a model turn."""
-    reply = seal.close(record.reply, _turn_place(run_id, record.path, record.turn))
+    reply = seal.close(record.reply, turn_place(run_id, record.path, record.turn))
     row = (
         write_text(run_id),
         fence,
@@ -99,7 +100,7 @@ def hold_of(run_id: str, fence: int, held: Reserved) -> Work:
 
 def call_of(run_id: str, fence: int, record: CallRecord, seal: Seal) -> Work:
     """Return the work that records what became of a call."""
-    place = _call_place(run_id, record.path, record.turn, record.tool, record.nth)
+    place = call_place(run_id, record.path, record.turn, record.tool, record.nth)
     value, error = seal.close(record.value, place), seal.close(record.error, place)
     row = (
         write_text(run_id),
@@ -126,13 +127,13 @@ def forget_of(run_id: str, fence: int) -> Work:
 def read_turn(run_id: str, row: Any, seal: Seal) -> TurnRecord:
     """Return a row of `TURNS_OF` as a value; raises `Unreadable`."""
     path, turn, model, usd, tokens, reply = map(read_text, row)
-    return TurnRecord(path, turn, seal.open(reply, _turn_place(run_id, path, turn)), model, usd, tokens)
+    return TurnRecord(path, turn, seal.open(reply, turn_place(run_id, path, turn)), model, usd, tokens)
 
 
 def read_call(run_id: str, row: Any, seal: Seal) -> CallRecord:
     """Return a row of `RESULTS_OF` as a value; raises `Unreadable`."""
     path, turn, tool, args_digest, nth, seq, status, writes, value, error = map(read_text, row)
-    place = _call_place(run_id, path, turn, tool, nth)
+    place = call_place(run_id, path, turn, tool, nth)
     value, error = seal.open(value, place), seal.open(error, place)
     return CallRecord(path, turn, tool, args_digest, nth, seq, status, writes, value, error)
 
@@ -160,15 +161,6 @@ class HistoryStatements:
     async def forget(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
         """Take out what is recorded of runs; as `turns`."""
         return bool(await db.fetchval(self._forget, *writer, *zip(*(work.row for work in works), strict=True)))
-
-
-def _turn_place(run_id: str, path: str, turn: int) -> bytes:
-    return f"{run_id}{path}/turn/{turn}".encode()
-
-
-def _call_place(run_id: str, path: str, turn: int, tool: str, nth: int) -> bytes:
-    """Return what a seal is bound to: a value moved to another position does not open."""
-    return f"{run_id}{path}/{turn}/{tool}/{nth}".encode()
 
 
 def _size(value: bytes | None) -> int:

@@ -12,12 +12,13 @@ from interlock.stores.pg_bell import PgBell
 from interlock.stores.pg_heartbeat import PgHeartbeat
 from interlock.stores.pg_queue import Queue
 from interlock.stores.pg_reader import PgReader
-from interlock.stores.pg_runs import read_run, task_place
+from interlock.stores.pg_runs import read_run
 from interlock.stores.pg_takeover import Holder
 from interlock.stores.pg_text import read_text
 from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import alone
 from interlock.stores.pg_writer import PgWriter
+from interlock.stores.places import task_place
 from interlock.stores.queue import Wanted
 from interlock.stores.seal import Seal, Unreadable
 

@@ -14,9 +14,10 @@ from interlock.stores.pg_takeover import RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
 from interlock.stores.pg_time import ServerTime
 from interlock.stores.pg_work import Work, begin_work, end_work, trace_work
+from interlock.stores.places import output_place, task_place
 from interlock.stores.seal import Seal, Unreadable
 
-__all__ = ["RunStatements", "begin_of", "end_of", "read_run", "task_place", "trace_of"]
+__all__ = ["RunStatements", "begin_of", "end_of", "read_run", "trace_of"]
 
 _ASKED = """asked as materialized (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
   $8::text[], $9::text[], $10::bytea[], $11::float8[], $12::bigint[], $13::bigint[]) with ordinality
@@ -85,11 +86,6 @@ kept as (insert into {{s}}.calls (tenant_id, run_id, seq, entry)
 select count(*) from mine"""
 
 
-def task_place(run_id: str) -> bytes:
-    """Return what the seal of a task is bound to."""
-    return run_id.encode() + b"/task"
-
-
 def begin_of(
     run: NewRun,
     op: int,
@@ -136,7 +132,7 @@ def end_of(
 ) -> Work:
     """Return the work that writes the outcome; `at` as in `begin_of`."""
     body = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    sealed = seal.close(output, run_id.encode())
+    sealed = seal.close(output, output_place(run_id))
     row = (write_text(run_id), fence, str(state), write_text(reason), at, body, sealed, op)
     return end_work(row, run_id, len(body) + (0 if sealed is None else len(sealed)))
 
@@ -152,7 +148,7 @@ def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = Non
     """Return a row of `RUN_COLUMNS` as a value; an output that cannot be opened is kept, but None."""
     row: Any = tuple(map(read_text, record))
     try:
-        output = seal.open(row[15], row[0].encode())
+        output = seal.open(row[15], output_place(row[0]))
     except Unreadable:
         output = None
     return RunRow(

@@ -13,6 +13,7 @@ from interlock.core.reasons import StopReason
 from interlock.journal.ownership import left_s, wears_out
 from interlock.journal.store import Fenced, NewRun, RunRow, RunState
 from interlock.stores.marks import Marked
+from interlock.stores.places import output_place
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
@@ -241,7 +242,7 @@ def list_runs(
 def read_run(row: tuple[Any, ...], seal: Seal, holder: Holder, task: bytes | None = None) -> RunRow:
     """Return the row as a value, its output opened; an output that cannot be opened is kept, but None."""
     try:
-        output = seal.open(row[15], row[0].encode())
+        output = seal.open(row[15], output_place(row[0]))
     except Unreadable:
         output = None
     return RunRow(

@@ -29,6 +29,7 @@ from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
 from interlock.stores.memory import SqliteMemory
 from interlock.stores.owner import is_alive, this_boot, this_process
+from interlock.stores.places import output_place, task_place
 from interlock.stores.purge import SqliteRetention
 from interlock.stores.reader import FileReader, Reader, WriterReader
 from interlock.stores.runs import Holder
@@ -270,13 +271,13 @@ class SqliteStore:
         return [claims.read_claim(row, self._seal, self._holder, wall_s) for row in rows]
 
     def _sealed_task(self, run: NewRun) -> bytes | None:
-        return self._seal.close(run.task, run.run_id.encode() + b"/task")
+        return self._seal.close(run.task, task_place(run.run_id))
 
     def _end_params(
         self, run_id: str, fence: int, state: RunState, reason: str, record: Mapping[str, Any], output: bytes | None
     ) -> tuple[Any, ...]:
         body = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
-        sealed = self._seal.close(output, run_id.encode())
+        sealed = self._seal.close(output, output_place(run_id))
         return run_id, fence, str(state), reason, self._clock.wall(), body, sealed
 
 
