@@ -7,6 +7,7 @@ itself raises one.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 __all__ = ["Lineage", "Trust"]
 
@@ -40,8 +41,8 @@ class Lineage:
         self.trust = Trust.NORMAL
         self.sources: tuple[str, ...] = ()
 
-    def read(self, source: str, trust: Trust) -> None:
-        """Take in that the run has read something with this label. There is no way back up."""
+    def read(self, source: str, trust: Trust, said: Any = None) -> None:  # noqa: ARG002 - for those who compare texts
+        """Take in that the run has read something with this label: `said`. There is no way back up."""
         if trust >= Trust.NORMAL:
             return
         self.trust = min(self.trust, trust)
