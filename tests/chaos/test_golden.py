@@ -3,7 +3,8 @@
 import pytest
 
 from interlock.chaos.golden_agent import agent, gate
-from interlock.chaos.guards_off import CATCHES, guards_off, guards_off_table, next_layers, next_layers_table
+from interlock.chaos.guards_off import CATCHES, guards_off, guards_off_table, layers, layers_table
+from interlock.chaos.scene import GUARDS
 from interlock.chaos.suite import GOLDEN, load_suite
 from interlock.chaos.trying import try_once, try_task
 
@@ -65,10 +66,25 @@ def test_an_obedient_model_is_needed_to_prove_a_denial():
 def test_the_page_shows_what_happens_without_each_guard():
     page = (GOLDEN.parents[3] / "docs" / "chaos.md").read_text(encoding="utf-8")
     assert guards_off_table(guards_off()) in page
-    assert next_layers_table(next_layers()) in page
+    assert layers_table(layers()) in page
 
 
-def test_each_guard_of_the_second_table_ends_its_run_and_is_missed_where_the_turns_do_not_stand_in():
-    found = next_layers()
-    assert all(on.reason != "success" for _, on, _ in found)
-    assert [guard for guard, on, off in found if on.reason == off.reason] == ["switches"]
+def test_every_guard_has_a_layer_behind_it_and_is_missed():
+    found = layers()
+    assert [row.layer.guard for row in found] == list(GUARDS)
+    for row in found:
+        guard = row.layer.guard
+        off = (row.off.reason, row.off.requests, row.off.effects, row.off.guards)
+        assert (row.on.reason, row.on.requests, row.on.effects, row.on.guards) != off, guard
+        assert row.off.injected, guard
+        if row.both is not None:
+            assert (row.both.reason, row.both.effects) != (row.off.reason, row.off.effects), guard
+            assert any(name in row.off.guards for name in row.layer.next) or row.off.reason.endswith("budget"), guard
+
+
+def test_where_the_next_layer_holds_less_slips_through_than_without_it():
+    """Counted at the backend: what it answered and what it did, all tools together."""
+    for row in layers():
+        if row.both is not None:
+            off, both = (sum(r.effects.values()) or sum(r.requests.values()) for r in (row.off, row.both))
+            assert off <= both, row.layer.guard

@@ -1,7 +1,8 @@
 """The agent of the suite `everything`: it does what its task says, and makes the mistakes that agents make.
 
-A task's input is a mapping: `do` (tools of one model turn), `turns` (how many such turns), `cycle` (after so many turns
-the arguments come again), `about` (what they are about). Its tools stand for the remotes of a shop.
+A task's input is a mapping: `do` (tools of one model turn), `one_by_one` (not side by side), `turns` (how many such
+turns), `cycle` (after so many turns the arguments come again), `about` (what they are about). Its tools stand for the
+remotes of a shop.
 """
 
 from __future__ import annotations
@@ -113,8 +114,7 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
     last: BaseException | None = None
     for turn in range(1, int(task.get("turns", 1)) + 1):
         reply = await run.model(think, task, turn, said, model=MODEL, max_output_tokens=100)
-        for seen in await asyncio.gather(*(run.observe(use["tool"], use["args"]) for use in reply["uses"])):
-            observed: Observation = seen
+        for observed in await _used(run, reply["uses"], one_by_one=bool(task.get("one_by_one"))):
             if observed.error is not None and observed.reason is StopReason.TOOL_OUTPUT_INVALID:
                 raise observed.error
             last = observed.error or last
@@ -124,6 +124,12 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
         raise last
     await run.model(think, {"do": []}, 0, [], model=MODEL, max_output_tokens=100)
     return {"done": done}
+
+
+async def _used(run: Run, uses: list[dict[str, Any]], *, one_by_one: bool) -> list[Observation]:
+    if one_by_one:
+        return [await run.observe(use["tool"], use["args"]) for use in uses]
+    return await asyncio.gather(*(run.observe(use["tool"], use["args"]) for use in uses))
 
 
 async def careless(run: Run, task: Any) -> dict[str, Any]:
