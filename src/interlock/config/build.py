@@ -11,6 +11,7 @@ from interlock.budget.meter import MeterGuard
 from interlock.budget.prices import Prices
 from interlock.budget.tenants import TenantBudgets
 from interlock.config.declarations import Declarations
+from interlock.config.memories import Memories, memories
 from interlock.config.opening import Store, open_store
 from interlock.config.options import (
     as_options,
@@ -26,20 +27,24 @@ from interlock.config.options import (
     timeout_for,
 )
 from interlock.config.sections import Settings
+from interlock.config.tainting import Tainting
 from interlock.config.trial import UNTRIED, Trial
-from interlock.core.calls import Call, ToolSpec
+from interlock.core.calls import Approval, Call, Guard, ToolSpec
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
+from interlock.gateway.keeping import StateGuard
 from interlock.gateway.pipeline import Funnel
 from interlock.gateway.tools import Registry
 from interlock.journal.effects import EffectOptions, Effects
 from interlock.journal.inflight import InFlight
 from interlock.journal.ownership import Ownership, hold_on
 from interlock.journal.rounds import Rounds
+from interlock.memory.hooks import MemoryHooks
 from interlock.policy.allowlist import Allowlist, Policy
 from interlock.policy.approval import ApprovalOptions, Approvals
 from interlock.policy.globs import GlobSet
 from interlock.policy.switches import SafeModeOptions, Switches, SwitchGuard
+from interlock.policy.when_tainted import WhenTainted, described
 from interlock.record.keeper import TraceKeeper
 from interlock.record.lines import LineSink, LoggingOptions
 from interlock.record.metrics import Metrics
@@ -121,6 +126,7 @@ def build(
     store: str | None,
     clock: Clock,
     trial: Trial = UNTRIED,
+    hooks: MemoryHooks | None = None,
 ) -> House:
     """Wire everything that one gate needs; `trial` may change parts of it.
 
@@ -129,14 +135,20 @@ def build(
     """
     kept = trial.store(lambda: open_store(store, settings, clock=clock))
     try:
-        return _wire(settings, registry, declarations, kept, clock, trial)
+        return _wire(settings, registry, declarations, kept, clock, trial, hooks or MemoryHooks())
     except BaseException:
         kept.close()
         raise
 
 
 def _wire(
-    settings: Settings, registry: Registry, declarations: Declarations, store: Store, clock: Clock, trial: Trial
+    settings: Settings,
+    registry: Registry,
+    declarations: Declarations,
+    store: Store,
+    clock: Clock,
+    trial: Trial,
+    hooks: MemoryHooks,
 ) -> House:
     redactor = Redactor(settings.logging.redact)
     sinks = _Sinks(
@@ -153,16 +165,22 @@ def _wire(
     )
     inflight, perform = InFlight(store), Perform(pool)
     effects = _effects(settings, store, clock, pool, inflight)
-    funnel = _funnel(settings, store, clock, sinks, policy, switches, admission, effects, perform, redactor)
+    tainting = declarations.tainting
+    funnel = trial.funnel(
+        _funnel(settings, store, clock, sinks, policy, switches, admission, effects, perform, redactor, tainting)
+    )
     gateway = Gateway(
-        trial.funnel(funnel),
+        funnel,
         registry,
         settled=declarations.settled,
         secret=store.secret,
         max_args_bytes=settings.tools.max_args_bytes,
     )
+    kept = memories(settings, store, hooks, funnel, sinks.metrics, pool)
     return House(
-        supervisor=_supervisor(settings, store, clock, sinks, policy, switches, gateway, redactor, trial),
+        supervisor=_supervisor(
+            settings, store, clock, sinks, policy, switches, gateway, kept, redactor, tainting, trial
+        ),
         gateway=gateway,
         store=store,
         switches=switches,
@@ -208,6 +226,7 @@ def _funnel(
     effects: Effects,
     perform: Perform,
     redactor: Redactor,
+    tainting: Tainting,
 ) -> Funnel:
     tools = settings.tools
     exempt = GlobSet(settings.agent.loop_detection.exempt, key="agent.loop_detection.exempt")
@@ -218,15 +237,10 @@ def _funnel(
         allowlist=Allowlist(),
         meter=MeterGuard(max_calls_of(tools.budgets)),
         inputs=Inputs(),
+        taint=tainting.labels(),
+        state=StateGuard(),
         recall=effects.recall,
-        approval=Approvals(
-            store.approvals,
-            clock,
-            ApprovalOptions(settings.approvals.wait_s, settings.approvals.expires_s),
-            required_for=lambda tool: tool.approval,
-            policy_version=policy.version,
-            render=render_with(redactor),
-        ),
+        approval=_approval(settings, store, clock, policy, tainting, redactor),
         admission=admission,
         claim=effects.claim,
         retry=Retry(
@@ -238,6 +252,25 @@ def _funnel(
     )
 
 
+def _approval(
+    settings: Settings, store: Store, clock: Clock, policy: Policy, tainting: Tainting, redactor: Redactor
+) -> Guard[Any]:
+    options = ApprovalOptions(settings.approvals.wait_s, settings.approvals.expires_s)
+    rule_for, rendered = tainting.rule_for, render_with(redactor)
+
+    def approvals(required_for: Callable[[ToolSpec], str | Approval | None]) -> Approvals:
+        return Approvals(
+            store.approvals,
+            clock,
+            options,
+            required_for=required_for,
+            policy_version=tainting.version(policy.version),
+            render=lambda call: rendered(call) + described(rule_for, call),
+        )
+
+    return WhenTainted(approvals(lambda tool: tool.approval), approvals(lambda _: "required"), rule_for)
+
+
 def _supervisor(
     settings: Settings,
     store: Store,
@@ -246,7 +279,9 @@ def _supervisor(
     policy: Policy,
     switches: Switches,
     gateway: Gateway,
+    kept: Memories,
     redactor: Redactor,
+    tainting: Tainting,
     trial: Trial,
 ) -> Supervisor:
     agent = settings.agent
@@ -260,6 +295,8 @@ def _supervisor(
         tenants=TenantBudgets(store.tenants, clock, tenant_caps(settings)),
         clock=clock,
         leases=store.leases,
+        remembering=kept.remembering,
+        keeping=kept.keeping,
         abandon_after=settings.abandon_after,
         orphan_after_s=settings.orphan_after_s,
         unpriced_allowed=settings.prices_unknown == "allow",
@@ -272,6 +309,8 @@ def _supervisor(
         budgets_for=budgets_for(settings),
         observing=settings.mode == "observe",
         trace_kept=TRACE_KEPT,
+        lineage=tainting.lineage,
+        growth_factor=settings.memory.growth_factor,
     )
     facts = {"profile": settings.profile, "mode": settings.mode}
     receivers: list[RecordSink] = [sinks.lines.run]

@@ -8,6 +8,7 @@ from typing import Any
 
 from interlock.config.per_tool import PerTool
 from interlock.config.sections import Settings
+from interlock.config.tainting import Tainting
 from interlock.config.tool_sections import WriteSettings
 from interlock.core.calls import Effect, OnUnknown, ToolSpec
 from interlock.core.errors import ConfigError
@@ -21,6 +22,9 @@ Predicate = Callable[[Any], bool]
 
 class Declarations:
     """Applies `tools.effects`, `writes`, `scopes`, `outcome`, `invariants` and `idempotency_required`.
+
+    Attributes:
+        tainting: `tools.untrusted_output` and `tools.when_tainted`.
 
     Raises:
         ConfigError: A glob or an expression cannot be used.
@@ -36,13 +40,15 @@ class Declarations:
             {name: s for name, s in tools.timeouts_s.items() if name != "default"}, key="tools.timeouts_s"
         )
         self._invariants = PerTool[tuple[str, ...]](tools.invariants, key="tools.invariants")
+        self.tainting = Tainting(settings)
         self._required = GlobSet(tools.idempotency_required, key="tools.idempotency_required")
 
     def check(self, spec: ToolSpec) -> None:
         """Refuse a registration that the file does not permit.
 
         Raises:
-            ConfigError: `idempotency_required` names a write whose unknown outcome cannot be closed.
+            ConfigError: `idempotency_required` names a write whose unknown outcome cannot be closed; or `when_tainted`
+                names an argument that the tool does not have.
         """
         tool = self.settled(spec)
         if self._required.match(spec.name) and tool.may_write and not _closable(tool):
@@ -50,6 +56,8 @@ class Declarations:
                 f"tool {spec.name}: tools.idempotency_required names it, so an unknown outcome must be closable: take"
                 " a parameter idempotency_key on which the remote dedupes, or give lookup=, or natural=True"
             )
+
+        self.tainting.check(spec)
 
     def closing(self, name: str) -> OnUnknown | None:
         """Return how the file closes an unknown outcome of this tool; None where it does not say."""

@@ -20,6 +20,7 @@ from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import StoreUnavailable
 from interlock.core.results import RunResult
 from interlock.gateway.tools import Registry, Tool
+from interlock.memory.hooks import MemoryHooks
 from interlock.supervisor.bridge import Bridge, Portal
 from interlock.supervisor.open_run import OpenRun
 from interlock.supervisor.requests import RunRequest
@@ -39,6 +40,9 @@ class Interlock:
             `interlock.db` beside the file or in the working directory. Opened on first use.
         profile: `default`, `article`, `support`, `coding` or `research`.
         clock: Time and chance; tests pass their own.
+
+    Attributes:
+        memory: What you bring to memory: validators, a token counter, an embedder.
 
     Raises:
         ConfigError: Names the file, line and key to change.
@@ -61,6 +65,7 @@ class Interlock:
         self._house: House | None = None
         self._trial = UNTRIED
         self._lock = threading.Lock()
+        self.memory = MemoryHooks()
 
     # -- tools
 
@@ -343,13 +348,14 @@ class Interlock:
                         store=self._store_url,
                         clock=self._clock,
                         trial=self._trial,
+                        hooks=self.memory,
                     )
         return house
 
     def on_trial(self, trial: Trial, *, settings: Settings, store: str, clock: Clock) -> Interlock:
         """Return another gate with the tools of this one, on a store and a clock of its own, changed by `trial`."""
         tried = Interlock(settings, store=store, clock=clock)
-        tried._registry, tried._trial = self._registry, trial
+        tried._registry, tried._trial, tried.memory = self._registry, trial, self.memory
         return tried
 
     def metrics(self) -> str:

@@ -14,6 +14,7 @@ from interlock.core.errors import ConfigError
 from interlock.journal.ownership import Ownership
 from interlock.journal.replay import ReplayStore
 from interlock.journal.store import Journal, RunStore
+from interlock.memory.store import MemoryStore
 from interlock.policy.approval import ApprovalStore
 from interlock.policy.switches import SwitchStore
 from interlock.stores.sqlite import SqliteStore
@@ -53,6 +54,11 @@ class Store(Journal, RunStore, Protocol):
     @property
     def tenants(self) -> TenantStore:
         """What tenants use over all their runs."""
+        ...
+
+    @property
+    def memory(self) -> MemoryStore:
+        """What agents remember and keep."""
         ...
 
     def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,9 +15,22 @@ from pydantic import ConfigDict, Field
 from interlock.budget.loops import LoopOptions
 from interlock.budget.meter import BudgetOptions
 from interlock.budget.prices import ModelPrice
-from interlock.config.quantities import Count, CountOrZero, Days, Globs, Seconds, Tokens, Usd, Word, nothing
+from interlock.config.quantities import (
+    Bytes,
+    Count,
+    CountOrZero,
+    Days,
+    Globs,
+    Lifetime,
+    Seconds,
+    Tokens,
+    Usd,
+    Word,
+    nothing,
+)
 from interlock.config.tool_sections import ToolSettings
 from interlock.core.reasons import StopReason
+from interlock.memory.options import MemoryOptions
 from interlock.policy.switches import SafeModeOptions
 from interlock.record.lines import LoggingOptions
 from interlock.record.redact import DEFAULT_KEYS
@@ -30,6 +43,7 @@ __all__ = [
     "InputSettings",
     "LoggingSettings",
     "LoopSettings",
+    "MemorySettings",
     "NarrowBudgets",
     "OutputSettings",
     "PriceSettings",
@@ -253,6 +267,33 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySettings(MemoryOptions):
+    """What agents remember (`run.memory`) and keep (`run.artifacts`).
+
+    Attributes:
+        default_ttl_s: Seconds that a fact or artifact lives for which none are asked.
+        max_ttl_s: The longest life that may be asked for.
+        max_tokens: Most that one recall may add to a prompt, framing included.
+        max_fact_bytes: Of one fact's text.
+        max_artifact_bytes: Of one artifact's JSON.
+        tainted: A fact written after the run has read something untrusted is remembered with low trust (`label`), or
+            kept from agents too until a person releases it (`quarantine`).
+        unverified: A fact whose `verify_by` has passed, and that nobody has confirmed, is not recalled (`withhold`),
+            or recalled and marked (`label`).
+        growth_factor: A prompt that has grown to this many times its run's first is reported; null never.
+    """
+
+    default_ttl_s: Lifetime = 2_592_000.0
+    max_ttl_s: Lifetime = 31_536_000.0
+    max_tokens: Count = 1_000
+    max_fact_bytes: Annotated[int, Field(ge=1, le=1_000_000)] = 16_384
+    max_artifact_bytes: Bytes = 1_000_000
+    tainted: Literal["label", "quarantine"] = "label"
+    unverified: Literal["withhold", "label"] = "withhold"
+    growth_factor: Annotated[float, Field(gt=1, le=1_000)] | None = 4.0
+
+
+@dataclass(frozen=True, slots=True)
 class SafeModeSettings(SafeModeOptions):
     """The narrow mode for emergencies: reads only, one attempt each.
 
@@ -288,6 +329,7 @@ class Settings:
         logging: Log lines.
         record: Where run records go beside the store.
         retention: How old what the store keeps may become before `interlock purge` drops it.
+        memory: What agents remember and keep.
         safe_mode: The narrow mode for emergencies.
         shutdown_grace_s: Seconds that closing waits for writes under way; null is the longest remaining timeout.
     """
@@ -312,5 +354,6 @@ class Settings:
     logging: LoggingSettings = LoggingSettings()
     record: RecordSettings = RecordSettings()
     retention: RetentionSettings = RetentionSettings()
+    memory: MemorySettings = MemorySettings()
     safe_mode: SafeModeSettings = SafeModeSettings()
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from interlock.config.quantities import AttemptSeconds, Bytes, Count, CountOrZero, Glob, Globs, Seconds, Word, nothing
 from interlock.core.calls import Effect, OnUnknown, Repeat
+from interlock.policy.taint import TaintRule
 from interlock.resilience.admission import BreakerOptions, LimitOptions
 
-__all__ = ["BreakerSettings", "LimitSettings", "RetrySettings", "ToolBudget", "ToolSettings", "WriteSettings"]
+__all__ = [
+    "BreakerSettings",
+    "LimitSettings",
+    "RetrySettings",
+    "TaintSettings",
+    "ToolBudget",
+    "ToolSettings",
+    "WriteSettings",
+]
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -98,6 +107,34 @@ class LimitSettings(LimitOptions):
 
 
 @dataclass(frozen=True, slots=True)
+class TaintSettings(TaintRule):
+    """What a call of a tool needs in a run that has read untrusted output; `refuse` alone is short for `then: refuse`.
+
+    Attributes:
+        then: `approval`: a person says yes; `refuse`: it is not made.
+        arguments: Only calls in which one of these arguments was first said by untrusted output; left out: every call.
+    """
+
+    then: Literal["approval", "refuse"]
+    arguments: tuple[Word, ...] = ()
+
+
+def _spelled_out(value: Any) -> Any:
+    """Return a rule in full; out of JSON, so that its lists become what they are once it has been read."""
+    if isinstance(value, str):
+        return {"then": value}
+    if isinstance(value, dict) and isinstance(value.get("arguments"), list):
+        return value | {"arguments": tuple(value["arguments"])}
+    return value
+
+
+Rule = Annotated[
+    TaintSettings,
+    BeforeValidator(_spelled_out, json_schema_input_type=TaintSettings | Literal["approval", "refuse"]),
+]
+
+
+@dataclass(frozen=True, slots=True)
 class ToolSettings:
     """What tools may be used, and how.
 
@@ -115,6 +152,9 @@ class ToolSettings:
         invariants: Tool (or glob) to conditions on its output, e.g. `output.total >= 0`.
         scopes: Tool (or glob) to permissions that the run must hold.
         outcome: Tool (or glob) to its reading of HTTP statuses, e.g. {409: not_performed}.
+        untrusted_output: Tools (globs) whose output others may have written; left out: every tool.
+        when_tainted: Tool (or glob) to what its writes need in a run that has read untrusted output, or recalled
+            memory of low trust: `approval`, `refuse`, or these for certain arguments only.
         dedupe_window_s: Seconds for which a remote remembers our idempotency key; older doubts are not re-sent.
         max_abandoned_threads: Threads of timed-out sync calls after which the tool is refused.
         max_output_bytes: Of one output, as JSON.
@@ -138,6 +178,8 @@ class ToolSettings:
     outcome: Mapping[Glob, Mapping[Annotated[int, Field(ge=100, le=599)], Literal["not_performed", "unknown"]]] = field(
         default_factory=nothing
     )
+    untrusted_output: Globs | None = None
+    when_tainted: Mapping[Glob, Rule] = field(default_factory=nothing)
     dedupe_window_s: Annotated[float, Field(ge=0, le=366 * 86_400)] = 86_400.0
     max_abandoned_threads: Count = 8
     max_output_bytes: Bytes = 1_000_000

@@ -126,7 +126,8 @@ class Gateway:
         """Answer a call from what an earlier attempt of its run recorded; or make it, and record it."""
         record = tape.find(call)
         if record is not None:
-            return await self._funnel.recorder(call.tool, _from_record(record))(call)
+            tool, guards = call.tool, self._funnel
+            return await guards.recorder(tool, guards.taint(tool, guards.state(tool, _from_record(record))))(call)
         try:
             answer = await funnel(call)
         except InterlockError as error:

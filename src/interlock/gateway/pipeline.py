@@ -28,6 +28,8 @@ class Funnel:
         allowlist: May this tool be used here: deny wins, then allow, else no.
         meter: Can we afford it?
         inputs: Arguments against the schema; the model may correct them.
+        taint: What the run reads carries its label, answers from the record too.
+        state: What may be kept of it: only what was validated. Outside `recall`, whose answers were too.
         recall: Has it been done: answer from the record; in doubt: resolve or refuse.
         approval: A human says yes; bound to effect key and policy version; single use.
         admission: Limiter and breaker, shared by all runs of the process.
@@ -44,6 +46,8 @@ class Funnel:
     allowlist: Layer
     meter: Layer
     inputs: Layer
+    taint: Layer
+    state: Layer
     recall: Layer
     approval: Layer
     admission: Layer
@@ -62,6 +66,8 @@ class Funnel:
             self.allowlist,
             self.meter,
             self.inputs,
+            self.taint,
+            self.state,
             self.recall,
             self.approval,
             self.admission,

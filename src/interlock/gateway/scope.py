@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from interlock.budget.loops import LoopDetector, Looped
 from interlock.budget.meter import Meter
 from interlock.core.calls import Stop
 from interlock.core.clock import Clock
-from interlock.core.trust import Lineage
+from interlock.core.trust import Lineage, Trust
 from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
 from interlock.journal.ownership import Lease
+from interlock.memory.growth import PromptGrowth
 from interlock.policy.allowlist import PolicyView, Ruled
+from interlock.policy.when_tainted import Hearing
 from interlock.record.trace import Recorded, Trace
 from interlock.resilience.retry import Retried
 
-__all__ = ["RunScope"]
+__all__ = ["RunScope", "Unwatched"]
 
 
-class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
+class Unwatched(Lineage):
+    """The lineage of a run whose calls nobody watches: what it called may have said anything.
+
+    Nobody has declared which outputs are untrusted, and no rule asks; so no call pays for an answer.
+    """
+
+    __slots__ = ("_meter", "_read")
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._read = Lineage()
+
+    def read(self, source: str, trust: Trust, said: Any = None) -> None:
+        self._read.read(source, trust, said)
+
+    @property
+    def trust(self) -> Trust:  # type: ignore[override]
+        """LOW as soon as any tool was called."""
+        return Trust.LOW if self._meter.calls else self._read.trust
+
+    @property
+    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
+        """`tool:*` for all the tools that were called, then memories."""
+        return (*(("tool:*",) if self._meter.calls else ()), *self._read.sources)
+
+
+class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
     """One run in flight.
 
     Attributes:
@@ -25,10 +55,13 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         started_s: On the monotonic clock. until_s: its end there, however long it was worked on (age, `deadline=`).
         tape: What is recorded for a later attempt; None where nobody can ask for the run again.
         lease: The root's; None until it has begun.
+        validated: Hashes of the outputs that were validated in this run and its family, each with its tool.
+        growth: How its prompts grow.
         keyed: Whether the caller gave a request id, so that others may ask for the outcome.
     """
 
     __slots__ = (
+        "growth",
         "in_flight",
         "keyed",
         "lease",
@@ -43,6 +76,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         "tape",
         "trace",
         "until_s",
+        "validated",
     )
 
     def __init__(
@@ -68,6 +102,7 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         fence: int = 1,
         path: str = "",
         parent: RunScope | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
         self.run_id = run_id
         self.tenant_id = tenant_id
@@ -96,7 +131,9 @@ class RunScope(Looped, Ruled, Retried, Journaled, Recorded):
         self.in_flight = 0
         # Effect keys and occurrences are the root's, so that equal writes of two sub-agents are one effect.
         root = parent
-        self.lineage = root.lineage if root is not None else Lineage()
+        self.lineage = root.lineage if root is not None else lineage or Unwatched(meter)
+        self.growth = PromptGrowth(None)
+        self.validated: dict[bytes, str] = root.validated if root is not None else {}
         self.root_run_id = root.root_run_id if root is not None else run_id
         self.root_request_id = root.root_request_id if root is not None else request_id
         self.request_time_ms = root.request_time_ms if root is not None else request_time_ms

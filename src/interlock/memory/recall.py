@@ -74,7 +74,7 @@ class Recalled:
 
     Attributes:
         facts: Best first.
-        text: What to put before a model, framed as data; "" where nothing was found.
+        text: What to put before a model, framed as data, `n` being the place in `facts`; "" where nothing was found.
         tokens: Of `text`, as counted; never more than `max_tokens`.
         max_tokens: The budget that was kept.
         dropped: What was found and left out, and why; beyond what was looked at, nothing is known.
@@ -113,10 +113,10 @@ def words_of(query: str) -> tuple[str, ...]:
     return tuple(words)[:MAX_WORDS]
 
 
-def line_of(fact: Fact, *, verified: bool = True) -> str:
-    """Return a fact as one line of JSON: quoted whole, so that no text can leave its place."""
+def line_of(n: int, fact: Fact, *, verified: bool = True) -> str:
+    """Return the n-th fact as one line of JSON: quoted whole, so that no text can leave its place."""
     said: dict[str, Any] = {
-        "id": fact.fact_id,
+        "n": n,
         "trust": fact.trust.name.lower(),
         "written": _date(fact.created_at),
         "text": fact.text,
@@ -151,7 +151,7 @@ def fill(found: Sequence[Checked], *, k: int, max_tokens: int, count: TokenCount
     dropped: list[Dropped] = []
     for checked in found:
         fact = checked.fact
-        line = line_of(fact, verified=checked.verified)
+        line = line_of(len(facts) + 1, fact, verified=checked.verified)
         why = checked.why
         if why is None and len(facts) >= k:
             why = Why.OVER_K

@@ -41,6 +41,14 @@ _FAMILIES: dict[str, tuple[str, Labels, str]] = {
     "interlock_approvals_pending": ("gauge", (), "Approvals that wait for a person."),
     "interlock_approval_age_seconds": ("gauge", (), "Age of the oldest approval that waits."),
     "interlock_doubts": ("gauge", (), "Writes of which nobody knows whether they happened."),
+    "interlock_memory_reads_total": ("counter", ("verb",), "Reads of what agents remember and keep."),
+    "interlock_memory_rejected_total": (
+        "counter",
+        ("reason",),
+        "Facts found and left out (over_budget, over_k, unverified, refuted), or not kept (not_validated, embedder).",
+    ),
+    "interlock_memory_expired_total": ("counter", (), "Facts and artifacts deleted because their time is over."),
+    "interlock_prompt_growth_total": ("counter", ("agent",), "Runs whose prompt has outgrown its start."),
     "interlock_records_lost_total": ("counter", ("sink",), "Log lines and trace rows that could not be kept."),
 }
 
@@ -121,6 +129,22 @@ class Metrics:
     def lost(self, sink: str, records: int = 1) -> None:
         """Count records that a sink could not keep."""
         self._count("interlock_records_lost_total", (sink,), records)
+
+    def memory_read(self, verb: str) -> None:
+        """Count one read of memory."""
+        self._count("interlock_memory_reads_total", (verb,), 1)
+
+    def memory_rejected(self, reason: str, facts: int = 1) -> None:
+        """Count facts that were found, or offered to be kept, and were not used."""
+        self._count("interlock_memory_rejected_total", (reason,), facts)
+
+    def memory_expired(self, rows: int) -> None:
+        """Count facts and artifacts that were deleted because their time is over."""
+        self._count("interlock_memory_expired_total", (), rows)
+
+    def prompt_grown(self, agent: str) -> None:
+        """Count one run whose prompt has outgrown its start."""
+        self._count("interlock_prompt_growth_total", (agent,), 1)
 
     def watch(self, name: str, read: Callable[[], Mapping[Labels, float]]) -> None:
         """Let `render` ask for the present values of a gauge (or of a counter that somebody else keeps).

@@ -11,6 +11,8 @@ from interlock.budget.tenants import TenantBudgets
 from interlock.core.calls import RunFacts
 from interlock.core.clock import Clock
 from interlock.gateway.gateway import Gateway
+from interlock.gateway.keeping import Keeping
+from interlock.gateway.remembering import Remembering
 from interlock.journal.ownership import Ownership
 from interlock.policy.switches import Switches
 from interlock.record.metrics import Metrics
@@ -33,6 +35,7 @@ class Machinery:
         orphan_after_s: How long a run whose worker died waits for another one.
         unpriced_allowed: Under a dollar cap, models of unknown price run all the same.
         wrap_up_s: Seconds that a wrap-up turn may take.
+        remembering, keeping: What agents remember, and what of validated outputs they keep.
         asks: What a trial puts around the functions that ask the model; None as a rule.
     """
 
@@ -45,6 +48,8 @@ class Machinery:
     tenants: TenantBudgets
     clock: Clock
     leases: Ownership
+    remembering: Remembering
+    keeping: Keeping
     abandon_after: int = 5
     orphan_after_s: float = 60.0
     unpriced_allowed: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import orjson
@@ -14,6 +15,7 @@ from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
 from interlock.gateway.scope import RunScope
 from interlock.journal.store import RunRow
+from interlock.policy.taint import Taint
 from interlock.resilience.classify import classify_tool_error
 from interlock.supervisor.requests import RunRequest
 
@@ -100,6 +102,10 @@ def _result(run: Ended, reason: StopReason, output: Any, details: dict[str, Any]
         details["cost_unknown"] = meter.unpriced
     if meter.overdrawn:
         details["overdrawn"] = True
+    if isinstance(scope.lineage, Taint) and scope.lineage.sources:
+        details["tainted_by"] = list(scope.lineage.sources)
+    if scope.growth.alarm is not None:
+        details["prompt_growth"] = asdict(scope.growth.alarm)
     if scope.observing:
         details["would_have"] = scope.trace.would_have()
     category = category_of(reason, doubts=bool(run.doubts))

@@ -24,6 +24,7 @@ from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge
 from interlock.supervisor.child import Child
 from interlock.supervisor.machinery import Machinery
+from interlock.supervisor.memories import RunArtifacts, RunMemory
 from interlock.supervisor.observation import Observation, as_text
 from interlock.supervisor.stopping import NO_WRAP_UP, TAKEN_OVER, TIME_IS_UP, Refusals, Straggler, stops
 from interlock.supervisor.turns import ModelTurn
@@ -49,7 +50,7 @@ class Run:
     """One run in flight.
 
     Attributes:
-        run_id, tenant_id, request_id, agent: Who it is.
+        run_id, tenant_id, request_id, agent: Who it is. memory, artifacts: see `memories.py`.
         partial: Whatever exists so far, or a function that returns it; kept in `result.details["partial"]` if the run
             is stopped.
         result: The `RunResult`, once the run has ended.
@@ -59,10 +60,10 @@ class Run:
     def __init__(
         self, machinery: Machinery, family: Family, scope: RunScope, bridge: Bridge, *, parent: Run | None = None
     ) -> None:
-        self.run_id = scope.run_id
-        self.tenant_id = scope.tenant_id
-        self.request_id = scope.request_id
-        self.agent = scope.agent
+        self.run_id, self.tenant_id = scope.run_id, scope.tenant_id
+        self.request_id, self.agent = scope.request_id, scope.agent
+        self.memory = RunMemory(scope, bridge, machinery.remembering)
+        self.artifacts = RunArtifacts(scope, bridge, machinery.keeping)
         self.partial: Any = None
         self.result: RunResult | None = None
         self.scope = scope

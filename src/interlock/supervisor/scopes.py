@@ -11,8 +11,10 @@ from interlock.budget.loops import LoopDetector, LoopOptions
 from interlock.budget.meter import BudgetOptions, Meter
 from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError
+from interlock.core.trust import Lineage
 from interlock.gateway.scope import RunScope
 from interlock.journal.store import NewRun, RunRow
+from interlock.memory.growth import PromptGrowth
 from interlock.policy.allowlist import Policy
 from interlock.record.trace import Trace
 from interlock.supervisor.requests import RunRequest
@@ -22,6 +24,10 @@ __all__ = ["ScopeMaker"]
 _BUDGET_KEYS = tuple(field.name for field in fields(BudgetOptions))
 
 
+def _unasked(_: RunRequest) -> Lineage | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ScopeMaker:
     """Makes scopes.
@@ -29,6 +35,8 @@ class ScopeMaker:
     Attributes:
         budgets_for: Returns the caps of one tenant's runs.
         observing: `mode: observe`. trace_kept: calls kept of a run's trace.
+        growth_factor: A prompt that outgrows its run's first by this is reported; None: never.
+        lineage: Returns what takes in what a run reads; None where nobody asks.
     """
 
     clock: Clock
@@ -37,6 +45,8 @@ class ScopeMaker:
     budgets_for: Callable[[str], BudgetOptions]
     observing: bool
     trace_kept: int
+    lineage: Callable[[RunRequest], Lineage | None] = _unasked
+    growth_factor: float | None = None
 
     def root(self, request: RunRequest) -> tuple[RunScope, NewRun]:
         """Return the scope of a new root run, and its row.
@@ -71,7 +81,9 @@ class ScopeMaker:
             trace=self._trace(run_id, request.tenant_id, request_id, request.agent),
             keyed=request.request_id is not None,
             retrying=request.retry is True,
+            lineage=self.lineage(request),
         )
+        scope.growth = PromptGrowth(self.growth_factor)
         # Nobody else can go on with a request that has no id.
         task = None if payload_hash is None else request.task_json()
         new = NewRun(run_id, request.tenant_id, request_id, request.agent, payload_hash, run_id, "", task)
@@ -121,6 +133,7 @@ class ScopeMaker:
             path=path,
             parent=parent,
         )
+        scope.growth = PromptGrowth(self.growth_factor)
         if parent.tape is not None:
             scope.tape = parent.tape.child(path)
         scope.trace.fence = parent.fence
