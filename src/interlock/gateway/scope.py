@@ -119,7 +119,7 @@ class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
         self.retrying = retrying
         self.observing = observing
         self.path = path
-        self.turn = 0
+        self.turn = self.seq = self.in_flight = 0
         self.fence = fence
         self.stop: Stop | None = None
         self.meter = meter
@@ -127,8 +127,6 @@ class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
         self.policy = policy
         self.trace = trace
         self.retries: dict[str, int] = {}
-        self.seq = 0
-        self.in_flight = 0
         # Effect keys and occurrences are the root's, so that equal writes of two sub-agents are one effect.
         root = parent
         self.lineage = root.lineage if root is not None else lineage or Unwatched(meter)

@@ -78,8 +78,7 @@ class Run:
         self._child_names: dict[str, int] = {}
         self._refusals = Refusals(machinery.stopping.max_refusals)
         self._straggler: Straggler | None = None
-        self._wrapped_up = False
-        self.returning = False
+        self._wrapped_up = self.returning = False
 
     # -- calls
 
