@@ -8,20 +8,26 @@ Fields are length-prefixed: no separator can be forged.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
+
+from interlock.core.canonical import hasher
 
 __all__ = ["KEY_BYTES", "TIME_BYTES", "effect_key", "sent_key"]
 
 TIME_BYTES = 8
-DIGEST_BYTES = 16
+DIGEST_BYTES = 16  # as `hasher` makes them
 KEY_BYTES = TIME_BYTES + DIGEST_BYTES
 SENT_PREFIX = "il1_"
 
-_LENGTHS = struct.Struct(">5I").pack
+_LENGTH = struct.Struct(">I").pack
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 # Two characters at a time: the library's base32 takes four times as long.
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+# Equal for all effects of a store; for all calls of one tool in one request.
+_keyed = functools.lru_cache(maxsize=16)(hasher)
+
 # A digest of 256 bits, filled up to 260 with zeros.
 _SHIFTS = range(250, -1, -10)
 
@@ -37,11 +43,8 @@ def effect_key(
         occurrence: n-th equal write of the request, from 1.
         secret: The store's.
     """
-    fields = _joined(tenant_id.encode(), request_id.encode(), tool.encode(), digest, b"%d" % occurrence)
-    return (
-        request_time_ms.to_bytes(TIME_BYTES, "big")
-        + hashlib.blake2b(fields, digest_size=DIGEST_BYTES, key=secret).digest()
-    )
+    fields = _head(tenant_id, request_id, tool) + _tail(digest, occurrence)
+    return request_time_ms.to_bytes(TIME_BYTES, "big") + _keyed(secret)(fields)
 
 
 def sent_key(tenant_id: str, request_id: str, tool: str, identity_json: bytes, occurrence: int) -> str:
@@ -50,11 +53,16 @@ def sent_key(tenant_id: str, request_id: str, tool: str, identity_json: bytes, o
     Args:
         identity_json: Canonical JSON of the arguments, or of those that identify the effect.
     """
-    fields = _joined(tenant_id.encode(), request_id.encode(), tool.encode(), identity_json, b"%d" % occurrence)
+    fields = _head(tenant_id, request_id, tool) + _tail(identity_json, occurrence)
     number = int.from_bytes(hashlib.sha256(fields).digest(), "big") << 4
     return SENT_PREFIX + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
-def _joined(a: bytes, b: bytes, c: bytes, d: bytes, e: bytes) -> bytes:
-    lengths = _LENGTHS(len(a), len(b), len(c), len(d), len(e))
-    return b"".join((lengths[:4], a, lengths[4:8], b, lengths[8:12], c, lengths[12:16], d, lengths[16:], e))
+@functools.lru_cache(maxsize=2_048)
+def _head(tenant_id: str, request_id: str, tool: str) -> bytes:
+    return b"".join(_LENGTH(len(field)) + field for field in (tenant_id.encode(), request_id.encode(), tool.encode()))
+
+
+def _tail(identity: bytes, occurrence: int) -> bytes:
+    nth = b"%d" % occurrence
+    return b"%b%b%b%b" % (_LENGTH(len(identity)), identity, _LENGTH(len(nth)), nth)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = [
     "Begun",
@@ -77,8 +77,7 @@ class SpentApproval(Refused):
     """The approval is not there, not granted, expired, already consumed, or for another effect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """A write that is about to be sent.
 
     Attributes:
@@ -111,8 +110,7 @@ class Intent:
     args: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How a claim is closed, or left open.
 
     Attributes:
