@@ -38,6 +38,8 @@ FIGURES = (
     "bursts_seen",
     "duplicates_recorded",
     "duplicates_executed",
+    "withheld",
+    "denied",
 )
 
 tools = st.sampled_from(["get", "get_poll", "pay", "toggle", "save", "other", "no such tool!"])
@@ -46,7 +48,7 @@ calls = st.builds(
     lambda tool, n, output, error: call(tool, {"n": n}, output, error=error),
     tools,
     st.integers(0, 1),
-    st.sampled_from(["a", "b"]),
+    st.sampled_from(["a", "b", "n is 1"]),
     errors,
 )
 turns = st.lists(st.lists(calls, max_size=3), min_size=1, max_size=14)
@@ -60,6 +62,8 @@ configurations = st.sampled_from(
         {"tools": {"writes": {"pay": {"on_unknown": "resend"}, "save": {"on_unknown": "lookup"}}}},
         {"tools": {"retries": {"max_attempts": 3}, "budgets": {"get": {"max_calls": 2, "max_retries": 1}}}},
         {"tools": {"writes": {"pay": {"repeat": "allow"}}, "circuit_breakers": {"failure_threshold": 2}}},
+        {"tools": {"untrusted_output": ["get"], "when_tainted": {"*": "refuse", "save": "approval"}}},
+        {"tools": {"when_tainted": {"pay": {"then": "refuse", "arguments": ["n"]}, "get_poll": "refuse"}}},
     ]
 )
 

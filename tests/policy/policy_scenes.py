@@ -11,7 +11,7 @@ from interlock.policy.switches import SwitchSnapshot, new_switch
 
 
 class Scope(RunFacts):
-    __slots__ = ("policy",)
+    __slots__ = ("policy", "seq")
 
     def __init__(self, clock, *, tenant_id="acme", agent="triage", scopes=(), observing=False, policy=None):
         self.clock = clock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from interlock.core.calls import Effect
 from interlock.core.reasons import StopReason
@@ -35,6 +35,8 @@ class DrivenRun:
         bursts_recorded, bursts_seen: Passing failures of one call in a row; those of which the model meets one still.
         strayed: Attempts whose arguments the record does not know; always 0, or the funnel changed them.
         stopped_at: Number of the call, from 1, at which the stop was decided, or None.
+        withheld: Numbers of the calls, from 1, that `tools.when_tainted` refused or let wait for a person.
+        denied: Numbers of those that are not allowed at all.
         undeclared: Tools of which the effects say nothing: reads if the record says so, else writes.
         message: The developer's sentence of the stop.
     """
@@ -56,6 +58,8 @@ class DrivenRun:
     bursts_seen: int = 0
     strayed: int = 0
     stopped_at: int | None = None
+    withheld: list[int] = field(default_factory=list)
+    denied: list[int] = field(default_factory=list)
     undeclared: tuple[str, ...] = ()
     message: str = ""
 

@@ -18,7 +18,7 @@ from interlock.config.gate import Interlock
 from interlock.config.sections import Settings
 from interlock.core.calls import Effect, OnUnknown, Repeat, ToolSpec
 from interlock.core.clock import LoopClock, run_virtual
-from interlock.core.errors import RunStopped
+from interlock.core.errors import ApprovalPending, RunStopped, ToolDenied
 from interlock.core.results import RunResult
 from interlock.forensics.driven import ASSUMED_TURN_S, DrivenRun, bursts_of, declared
 from interlock.forensics.effects import SetEffects
@@ -68,7 +68,9 @@ class _Driver:
         gate = Interlock(settings, store="sqlite:///:memory:", clock=self._clock)
         try:
             self._register(gate, Declarations(settings))
-            block = gate.open_run(self._run.task, agent_name=self._run.dataset or "recorded")
+            # What the model was told is the task: values in it are the user's own.
+            told = [self._run.task, *self._run.said]
+            block = gate.open_run(told, agent_name=self._run.dataset or "recorded")
             async with block as run:
                 await self._through(run)
             result = run.result
@@ -140,6 +142,7 @@ class _Driver:
             driven.stale += self._specs[call.tool].effect is Effect.READ and seen.value != tape.would_say(call)
         else:
             driven.refused += 1
+            _note_policy(driven, seen)
         if driven.stopped_at is None and run.scope.stop is not None:
             driven.stopped_at = driven.proposed
 
@@ -165,6 +168,17 @@ class _Driver:
             for (tool, _), times in performed.items()
             if times > 1 and (spec := self._specs.get(tool)) and spec.may_write and spec.repeat is Repeat.COLLAPSE
         )
+
+
+def _note_policy(driven: DrivenRun, seen: Observation) -> None:
+    """Take in that the policy kept a call back: the lists, or a rule about tainted runs (nothing else asks here)."""
+    error = seen.error
+    if isinstance(error, ApprovalPending) or (
+        isinstance(error, ToolDenied) and error.details.get("policy") == "when_tainted"
+    ):
+        driven.withheld.append(driven.proposed)
+    elif isinstance(error, ToolDenied):
+        driven.denied.append(driven.proposed)
 
 
 def _nobody_knows(**_args: Any) -> Any:

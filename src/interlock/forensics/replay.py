@@ -1,8 +1,7 @@
 """Recorded runs judged by the live decisions, without the machinery around them: thousands of calls in a moment.
 
 Each decision of the funnel is a pure machine (loop detector, policy, meter, breaker, retry, refusals); here they
-are fed with what was recorded, in the order of the funnel. `funnel.drive` takes the whole live funnel instead; a
-test holds the two equal. Left out is what one run alone does not decide: limits of a rate, people who approve.
+are fed X
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from interlock.core.errors import CircuitOpen, InterlockError, LoopDetected, Out
 from interlock.core.reasons import StopReason
 from interlock.forensics.driven import ASSUMED_TURN_S, DrivenRun, bursts_of, declared
 from interlock.forensics.effects import SetEffects, ToolEffect
+from interlock.forensics.hearsay import Hearsay, spec_of
 from interlock.forensics.looping import key_of_call
 from interlock.forensics.tape import RecordedFailure
 from interlock.forensics.traces import RecordedCall, RecordedRun
@@ -65,6 +65,7 @@ class Judge:
         self.breaker: BreakerOptions | None = breaker if breaker.enabled else None
         self.stopping: StopOptions = as_options(StopOptions, settings.agent)
         self._declarations = Declarations(settings)
+        self.tainting = self._declarations.tainting
         self._tools: dict[tuple[str, ToolEffect], Tool] = {}
         self._failures: dict[int | str, Failure] = {}
 
@@ -78,7 +79,7 @@ class Judge:
     def _tool(self, name: str, effect: ToolEffect) -> Tool:
         found = self._tools.get((name, effect))
         if found is None:
-            found = self._tools[(name, effect)] = Tool(self, self._declarations.settled(_spec(name, effect)))
+            found = self._tools[(name, effect)] = Tool(self, self._declarations.settled(spec_of(name, effect)))
         return found
 
     def passes(self, call: RecordedCall) -> bool:
@@ -107,30 +108,10 @@ def _is_trouble(failure: Failure) -> bool:
     return failure.transient or (failure.status is not None and failure.status >= 500)
 
 
-def _spec(name: str, effect: ToolEffect) -> ToolSpec:
-    return ToolSpec(
-        name,
-        _nothing,
-        is_async=False,
-        effect=effect.effect,
-        on_unknown=effect.on_unknown,
-        natural=effect.natural,
-        repeat=effect.repeat,
-        # The record shows neither: where the configuration counts on one, it is there.
-        lookup=_nothing,
-        takes_key=True,
-        allow=True,
-    )
-
-
-def _nothing() -> None:
-    return None
-
-
 class Tool:
     """A tool as one configuration sees it."""
 
-    __slots__ = ("allowed", "cap", "closes_by", "collapses", "denied", "exempt", "retry", "spec", "write")
+    __slots__ = ("allowed", "cap", "closes_by", "collapses", "denied", "exempt", "retry", "spec", "taint", "write")
 
     def __init__(self, judge: Judge, spec: ToolSpec) -> None:
         decision = judge.policy.decide(spec)
@@ -142,6 +123,7 @@ class Tool:
         self.cap = judge.max_calls(spec.name)
         self.exempt = judge.exempt.match(spec.name) is not None
         self.retry = judge.retries(spec)
+        self.taint = judge.tainting.rule_of(spec)
         self.closes_by = OnUnknown.RESEND if spec.natural else spec.on_unknown
 
 
@@ -155,6 +137,7 @@ class _Replay:
         self._tools = tools
         self._meter = Meter(judge.budgets)
         self._loops = LoopDetector(judge.loops)
+        self._hearsay = Hearsay(judge.tainting, run)
         self._refusals = Refusals(judge.stopping.max_refusals)
         # Only seconds that were recorded may use up a time budget; the pace that is assumed otherwise is for breakers.
         self._cap_s = judge.budgets.max_seconds if judge.recorded_time and run.seconds is not None else None
@@ -232,6 +215,7 @@ class _Replay:
         tool = self._tools.get(call.tool)
         if tool is None:
             # A name that no tool can have: the loop rules count it, the policy refuses it.
+            self.driven.denied.append(self.driven.proposed)
             self._refuse(ToolDenied(f"{call.tool[:60]!a} is not a registered tool"))
             return
         key, batch = key_of_call(*name), self._meter.steps
@@ -263,6 +247,7 @@ class _Replay:
     def _past_the_loops(self, call: RecordedCall, tool: Tool, key: int, batch: int) -> None:
         driven, name = self.driven, (call.tool, call.args_hash)
         if tool.denied is not None:
+            driven.denied.append(driven.proposed)
             self._settle_refusal(tool, key, batch, tool.denied)
             return
         knew = self._meter.knows(key)
@@ -276,8 +261,20 @@ class _Replay:
             first = self._recorded[name][self._given[name]]
             self._settle(tool, key, batch, hash(first.output_hash or first.output), answer=_ANSWERED)
             self._refusals.note(None, turns=True)
+            self._hearsay.hear(first, driven.proposed)
+            return
+        if self._is_withheld(call, tool, key, batch):
             return
         self._execute(call, tool, key, batch)
+
+    def _is_withheld(self, call: RecordedCall, tool: Tool, key: int, batch: int) -> bool:
+        """Judge a call by what the run has read; a person who is asked does not answer, and the run parks."""
+        refusal = self._hearsay.refusal(tool.taint, call, self.driven.proposed)
+        if refusal is None:
+            return False
+        self.driven.withheld.append(self.driven.proposed)
+        self._settle_refusal(tool, key, batch, refusal)
+        return True
 
     def _settle_refusal(self, tool: Tool, key: int, batch: int, error: InterlockError) -> None:
         if not error.transient:
@@ -313,6 +310,7 @@ class _Replay:
                 self._loops.settle_write(key, batch, allowed=tool.allowed)
         self._settle(tool, key, batch, hash(given.output_hash or given.output), answer=_ANSWERED)
         self._refusals.note(None, turns=True)
+        self._hearsay.hear(given, driven.proposed)
 
     def _breaker(self, tool: Tool) -> Breaker | None:
         options = self._judge.breaker

@@ -13,7 +13,7 @@ from typing import Any
 from interlock.forensics.effects import SetEffects
 from interlock.forensics.traces import RecordedCall, RecordedRun, args_hash, text_hash
 
-__all__ = ["TRANSIENT", "RecordedFailure", "Tape", "arguments_of"]
+__all__ = ["TRANSIENT", "RecordedFailure", "Tape", "arguments_of", "whole_text"]
 
 # Passing failures: asking again may bring another answer.
 TRANSIENT = frozenset({429, 500, 502, 503, 504, "timeout"})
@@ -78,7 +78,7 @@ class Tape:
         call = self.last = recorded[place]
         self.last_place = (call.tool, call.args_hash, place)
         failure = self.comes_back_as(call)
-        text = _whole(call)
+        text = whole_text(call)
         if failure == "timeout":
             raise TimeoutError(text)
         if isinstance(failure, int):
@@ -95,7 +95,7 @@ class Tape:
 
     def would_say(self, call: RecordedCall) -> str:
         """Return the text that the tool answered this very call with."""
-        return _whole(call)
+        return whole_text(call)
 
     def is_transient(self, call: RecordedCall | None) -> bool:
         """Whether this recorded call met a passing failure."""
@@ -113,7 +113,7 @@ def _key(tool: str, args: Mapping[str, Any]) -> Key:
     return tool, args_hash(args)
 
 
-def _whole(call: RecordedCall) -> str:
+def whole_text(call: RecordedCall) -> str:
     """Return an answer's text; one of which only the beginning is kept is told apart by its hash."""
     text = call.output or ""
     if call.output_hash is None or text_hash(text) == call.output_hash:
