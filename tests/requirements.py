@@ -135,6 +135,14 @@ REQUIREMENTS = (
     ),
     Requirement(
         CORE,
+        ALLOWLISTS,
+        "taint",
+        without("taint"),
+        article("TestPolicy::test_a_run_that_has_read_untrusted_output_may_not_pay"),
+        "after untrusted output",
+    ),
+    Requirement(
+        CORE,
         VALIDATION,
         "inputs",
         without("inputs"),
