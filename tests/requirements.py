@@ -144,6 +144,14 @@ REQUIREMENTS = (
     Requirement(
         CORE,
         VALIDATION,
+        "state",
+        without("state"),
+        article("TestValidation::test_only_validated_output_is_kept"),
+        "kept output",
+    ),
+    Requirement(
+        CORE,
+        VALIDATION,
         "inputs",
         without("inputs"),
         article("TestValidation::test_arguments_that_do_not_fit_are_refused"),

@@ -210,6 +210,23 @@ class TestValidation:
         assert result.output == ["success", "invalid_arguments", "invalid_arguments"]
         assert seen == [1]
 
+    async def test_only_validated_output_is_kept(self, make):
+        gate = make()
+
+        @gate.tool("kb.read", effect="read")
+        async def read():
+            return {"total": 1}
+
+        async def agent(run, task):
+            mine = run.memory.scope(user="ann")
+            said = await run.call("kb.read")
+            await run.artifacts.put("said", said, scope=mine)
+            with pytest.raises(interlock.ToolDenied):
+                await run.artifacts.put("said", {"total": 2}, scope=mine)
+            return await run.artifacts.get("said", scope=mine)
+
+        assert (await gate.run(agent, "t")).output == {"total": 1}
+
     @pytest.mark.parametrize("answer", [{"error": "maintenance"}, {"id": "1", "status": "gone"}, None, float("nan")])
     async def test_an_answer_of_another_schema_is_withheld(self, make, answer):
         gate = make()

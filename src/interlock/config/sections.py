@@ -276,10 +276,8 @@ class MemorySettings(MemoryOptions):
         max_tokens: Most that one recall may add to a prompt, framing included.
         max_fact_bytes: Of one fact's text.
         max_artifact_bytes: Of one artifact's JSON.
-        tainted: A fact written after the run has read something untrusted is remembered with low trust (`label`), or
-            kept from agents too until a person releases it (`quarantine`).
-        unverified: A fact whose `verify_by` has passed, and that nobody has confirmed, is not recalled (`withhold`),
-            or recalled and marked (`label`).
+        tainted: What is written after untrusted output: trusted little (`label`), or kept from agents (`quarantine`).
+        unverified: Facts past their `verify_by` that nobody confirms: not recalled (`withhold`), or marked (`label`).
         growth_factor: A prompt that has grown to this many times its run's first is reported; null never.
     """
 

@@ -1,8 +1,8 @@
 """The `state` guard: what may be kept of a run is validated output, and nothing else.
 
-It stands outside the guards that answer from records, since what they answer was validated when it was made. An
-answer costs it one hash. `run.artifacts.put` keeps only what bears the hash of an answer of this run or its
-children; the tool it came from is known by that, and not by what the caller says.
+It stands outside the guards that answer from records, since what they answer was validated when it was made.
+`run.artifacts.put` keeps only what is an answer of this run or its children; the tool it came from is known by that,
+and not by what the caller says.
 """
 
 from __future__ import annotations
@@ -27,13 +27,9 @@ from interlock.memory.store import MemoryStore
 
 __all__ = ["Keeping", "StateGuard"]
 
-# Answers of one run that are known by their hash; the oldest go first.
-KNOWN = 1_000
-_PLAIN = (dict, list, str, int, float, bool, type(None))
-
 
 class StateGuard:
-    """Guard: takes note of every validated output of a run, by its hash."""
+    """Guard: takes note of every validated output of a run."""
 
     def __call__(self, tool: ToolSpec, proceed: Proceed[RunScope]) -> Proceed[RunScope]:
         """Fold the guard around `proceed`; any tool's output may be kept."""
@@ -43,30 +39,10 @@ class StateGuard:
             answer = await proceed(call)
             # With a note the output has failed its checks, and was let through all the same.
             if answer.json is not None and answer.note is None:
-                _note(call.run.validated, _hash(answer.json), name)
-                if not isinstance(answer.value, _PLAIN):
-                    _note_typed(call.run.validated, answer.value, name)
+                call.run.validated.note(name, answer.json, answer.value)
             return answer
 
         return state
-
-
-def _note(validated: dict[bytes, str], hashed: bytes, tool: str) -> None:
-    if len(validated) >= KNOWN and hashed not in validated:
-        validated.pop(next(iter(validated)))
-    validated[hashed] = tool
-
-
-def _note_typed(validated: dict[bytes, str], value: Any, tool: str) -> None:
-    """Know a typed output by what it looks like outside its type too."""
-    try:
-        _note(validated, _hash(canonical_json(value)), tool)
-    except NotCanonical:
-        return
-
-
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class Keeping:
@@ -90,7 +66,7 @@ class Keeping:
             data = canonical_json(value)
         except NotCanonical as error:
             raise InvalidArguments(f"memory: an artifact must be JSON: {error}") from None
-        tool = run.validated.get(_hash(data))
+        tool = run.validated.tool_of(data)
         if tool is None:
             self._counting.memory_rejected("not_validated")
             raise ToolDenied(
@@ -107,7 +83,7 @@ class Keeping:
             self._store.put_artifact_soon(scope, new)
             return Answer(None, b"null")
 
-        args = {"scope": scope.parts, "name": new.name, "hash": _hash(data).hex()}
+        args = {"scope": scope.parts, "name": new.name, "hash": hashlib.blake2b(data, digest_size=16).hexdigest()}
         await self._verbs.do(run, "artifacts.put", Effect.WRITE, args, work)
 
     async def get(self, run: RunScope, name: str, scope: Scope) -> Any:

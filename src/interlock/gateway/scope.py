@@ -13,6 +13,7 @@ from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
 from interlock.journal.ownership import Lease
 from interlock.memory.growth import PromptGrowth
+from interlock.memory.validated import Validated
 from interlock.policy.allowlist import PolicyView, Ruled
 from interlock.policy.when_tainted import Hearing
 from interlock.record.trace import Recorded, Trace
@@ -55,7 +56,7 @@ class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
         started_s: On the monotonic clock. until_s: its end there, however long it was worked on (age, `deadline=`).
         tape: What is recorded for a later attempt; None where nobody can ask for the run again.
         lease: The root's; None until it has begun.
-        validated: Hashes of the outputs that were validated in this run and its family, each with its tool.
+        validated: The outputs that were validated in this run and its family.
         growth: How its prompts grow.
         keyed: Whether the caller gave a request id, so that others may ask for the outcome.
     """
@@ -131,7 +132,7 @@ class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
         root = parent
         self.lineage = root.lineage if root is not None else lineage or Unwatched(meter)
         self.growth = PromptGrowth(None)
-        self.validated: dict[bytes, str] = root.validated if root is not None else {}
+        self.validated: Validated = root.validated if root is not None else Validated()
         self.root_run_id = root.root_run_id if root is not None else run_id
         self.root_request_id = root.root_request_id if root is not None else request_id
         self.request_time_ms = root.request_time_ms if root is not None else request_time_ms
