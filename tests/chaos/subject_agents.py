@@ -57,6 +57,19 @@ async def invoices(run, task):
     return await run.call("invoice.send", {"n": 1})
 
 
+async def invoices_twice(run, task):
+    for _ in range(2):
+        await run.observe("invoice.send", {"n": 1})
+
+
+async def pays(run, task):
+    async def model():
+        return {"usage": {"input_tokens": 1_000, "output_tokens": 100}}
+
+    await run.model(model, model="openai:gpt-4o", max_output_tokens=200)
+    return (await run.observe("note.read", {"n": 1})).ok
+
+
 def started(mark):
     subprocess.Popen([sys.executable, "-c", f"import time; open({mark!r}, 'w').write('x'); time.sleep(600)"])
 

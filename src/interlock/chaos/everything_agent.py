@@ -129,7 +129,7 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
 async def _used(run: Run, uses: list[dict[str, Any]], *, one_by_one: bool) -> list[Observation]:
     if one_by_one:
         return [await run.observe(use["tool"], use["args"]) for use in uses]
-    return await asyncio.gather(*(run.observe(use["tool"], use["args"]) for use in uses))
+    return list(await asyncio.gather(*(run.observe(use["tool"], use["args"]) for use in uses)))
 
 
 async def careless(run: Run, task: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from interlock.chaos.faults import WORKER_KINDS, Kind
 from interlock.chaos.payloads import REJECTED
 from interlock.chaos.scene import Request, Scene
 from interlock.chaos.suite import Task, faults_of
@@ -29,6 +30,8 @@ __all__ = ["Facts", "duplicates_of", "effects_of", "exercised", "forbidden", "ju
 
 # What no validated output can hold; see `payloads`.
 _REJECTED = (REJECTED, "cut o")
+# Faults whose calls are answered all the same, later or by another worker.
+_ANSWERED = {Kind.LATENCY, Kind.CLOCK_JUMP, Kind.KILL_SWITCH, *WORKER_KINDS}
 _BACKING_OFF = {StopReason.TOOL_RATE_LIMIT, StopReason.CIRCUIT_OPEN}
 
 
@@ -100,14 +103,13 @@ def recovery_s(facts: Facts) -> float | None:
     if not injections:
         return None
     first = injections[0]
-    struck = {(i.run_id, i.seq, i.attempt) for i in injections}
-    clean = (
-        r.at_s
+    struck = {(i.where, i.run_id, i.seq, i.attempt) for i in injections if i.fault not in _ANSWERED}
+    answers = (
+        r.done_s - first.at_s
         for r in facts.scene.requests
-        if r.at_s >= first.at_s and r.output is not None and (r.run_id, r.seq, r.attempt) not in struck
+        if r.done_s >= first.at_s and r.output is not None and (r.tool, r.run_id, r.seq, r.attempt) not in struck
     )
-    found = next(clean, None)
-    return None if found is None else found - first.at_s
+    return min(answers, default=None)
 
 
 def _counted(facts: Facts) -> list[str]:

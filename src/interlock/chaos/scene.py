@@ -104,7 +104,7 @@ class Request(NamedTuple):
     Attributes:
         executed: The tool's own function was entered. output: digest of what it gave; None where it raised.
         key: The effect's idempotency key, if it is a write. meant: what stands for the effect: its key, else the
-            arguments.
+            arguments. at_s, done_s: when it began and ended, in seconds since the first thing happened.
     """
 
     tool: str
@@ -116,6 +116,7 @@ class Request(NamedTuple):
     output: bytes | None
     key: str | None
     meant: str = ""
+    done_s: float = 0.0
 
 
 def _switched_off(_tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
@@ -227,7 +228,7 @@ class Scene:
                 output = _digest(answer.value)
                 return answer
             finally:
-                self.note("requests", _request(call, elapsed_s, executed, output))
+                self.note("requests", self._request(call, elapsed_s, executed, output))
 
         return faulty
 
@@ -235,12 +236,18 @@ class Scene:
         if self.store is not None:
             await self.store.flush()
 
+    def _request(self, call: Call[Any], at_s: float, executed: bool, output: bytes | None) -> Request:
+        meant = call.key.hex() if call.key is not None else call.digest.hex()
+        key = call.sent_key or (None if call.key is None else meant)
+        run_id, done_s = call.run.run_id, self._elapsed_s()
+        return Request(call.tool.name, run_id, call.seq, call.attempts, at_s, executed, output, key, meant, done_s)
+
     def _struck_down(self, fault: Fault, call: Call[Any], executed: bool) -> None:
         at_s = self._elapsed_s()
         injection = Injection(fault.label, call.tool.name, call.run.run_id, call.seq, max(1, call.attempts), at_s)
         self.note("injections", injection)
         if executed and fault.kind is Kind.WORKER_KILLED:
-            self.note("requests", _request(call, at_s, executed, None))
+            self.note("requests", self._request(call, at_s, executed, None))
 
     async def _struck(self, mine: Sequence[Armed], call: Call[Any], proceed: Proceed[Any], elapsed_s: float) -> Answer:
         attempt = max(1, call.attempts)
@@ -320,12 +327,6 @@ class Scene:
             return reply
 
         return asked
-
-
-def _request(call: Call[Any], elapsed_s: float, executed: bool, output: bytes | None) -> Request:
-    key = call.sent_key or (call.key.hex() if call.key is not None else None)
-    meant = (call.key or call.digest).hex()
-    return Request(call.tool.name, call.run.run_id, call.seq, call.attempts, elapsed_s, executed, output, key, meant)
 
 
 def _digest(value: Any) -> bytes:

@@ -75,6 +75,12 @@ class Expected:
     not_told_model: tuple[Text, ...] = ()
     no_secret: tuple[Text, ...] = ()
 
+    @property
+    def ends(self) -> frozenset[StopReason]:
+        """Stop reasons with which a run can meet this; empty where any can."""
+        possible = _REASONS_OF.get(self.verdict, self.reasons)
+        return possible & self.reasons if self.reasons else possible
+
     def contradiction(self) -> str | None:
         """Return why no run can meet all of this, or None."""
         possible = _REASONS_OF.get(self.verdict)

@@ -11,6 +11,8 @@ from typing import Any
 from xml.sax.saxutils import escape as xml
 from xml.sax.saxutils import quoteattr
 
+from interlock.chaos.coverage import Coverage, coverage_of
+from interlock.chaos.scene import GUARDS
 from interlock.chaos.trying import Outcome, Repetition
 
 __all__ = ["SuiteReport"]
@@ -29,12 +31,14 @@ class SuiteReport:
 
     Attributes:
         source: The suite, as named on the command line. options: further words of that command.
+        lacks: What production has and the suite lacks, in sentences; None where that was not asked.
     """
 
     source: str
     options: tuple[str, ...]
     outcomes: Sequence[Outcome]
     warnings: Sequence[str] = ()
+    lacks: Sequence[str] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -56,10 +60,19 @@ class SuiteReport:
             "faults_injected": sum(sum(each.injected.values()) for each in faulty),
             "recovery_rate": None if not faulty else len(recovered) / len(faulty),
             "recovery_s_mean": None if not recovered else sum(recovered) / len(recovered),
+            "recovery_s_longest": max(recovered, default=None),
+            "duplicates": sum(each.duplicates for outcome in self.outcomes for each in outcome.repetitions),
             "success_under_faults_over_baseline": None if not with_baseline else ended_well / len(with_baseline),
+            "false_stops": sum(outcome.false_stops for outcome in self.outcomes),
             "usd_under_faults": round(sum(each.cost_usd for each in faulty), 6),
+            "usd_of_baselines": round(sum(outcome.baseline_usd for outcome in self.outcomes), 6),
             "stop_reasons": dict(Counter(e.reason for outcome in self.outcomes for e in outcome.repetitions)),
         }
+
+    @property
+    def coverage(self) -> Coverage:
+        """What was exercised."""
+        return coverage_of(self.outcomes)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -67,6 +80,8 @@ class SuiteReport:
             "suite": self.source,
             "warnings": list(self.warnings),
             "measures": self.measures(),
+            "coverage": self.coverage.as_json(GUARDS),
+            "lacking": None if self.lacks is None else list(self.lacks),
             "tasks": [
                 {**outcome.as_json(), "why": outcome.why, "replay": self.replay(outcome)} for outcome in self.outcomes
             ],
@@ -103,8 +118,24 @@ class SuiteReport:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
             f"<title>Interlock chaos</title><style>{_STYLE}</style></head><body><h1>{escape(self.source)}</h1>"
-            f"<table><tr>{heads}</tr>{rows}</table><h2>Measured</h2><table>{measured}</table></body></html>\n"
+            f"<table><tr>{heads}</tr>{rows}</table><h2>Measured</h2><table>{measured}</table>"
+            f"<h2>Exercised</h2><table><tr><th></th><th>yes</th><th>no</th></tr>{self._covered()}</table>"
+            f"{self._lacking()}</body></html>\n"
         )
+
+    def _covered(self) -> str:
+        return "".join(
+            f"<tr><td>{escape(name)}</td>"
+            + "".join(f"<td>{escape(', '.join(each))}</td>" for each in (known["exercised"], known["not_exercised"]))
+            + "</tr>"
+            for name, known in self.coverage.as_json(GUARDS).items()
+        )
+
+    def _lacking(self) -> str:
+        if self.lacks is None:
+            return ""
+        items = "".join(f"<li>{escape(each)}</li>" for each in self.lacks) or "<li>nothing</li>"
+        return f"<h2>In production, and not in this suite</h2><ul>{items}</ul>"
 
     def _row(self, outcome: Outcome) -> str:
         why = escape(outcome.why)

@@ -21,8 +21,20 @@ from interlock.config.sections import Budgets, Settings
 from interlock.config.settings import load_settings
 from interlock.core.clock import run_virtual
 from interlock.core.errors import ConfigError
+from interlock.core.reasons import BUDGET_REASONS, StopReason
 
 __all__ = ["Agent", "Outcome", "Repetition", "settings_of", "try_once", "try_task"]
+
+# How guards end a run; other ends are the agent's, its tools' or its caller's.
+_GUARDS_END = BUDGET_REASONS | {
+    StopReason.LOOP_DETECTED,
+    StopReason.NO_PROGRESS,
+    StopReason.TOOL_DENIED,
+    StopReason.TOOL_OUTPUT_INVALID,
+    StopReason.INVALID_INPUT,
+    StopReason.CIRCUIT_OPEN,
+    StopReason.KILLED,
+}
 
 Probe = Callable[[], Any]
 
@@ -63,6 +75,7 @@ class Outcome:
 
     Attributes:
         baseline: Stop reason of the same task without faults; "" where it has none. baseline_usd: its dollars.
+        false_stops: Runs that met no fault, and that a guard ended although the task does not expect it.
         error: Why the task could not be tried (an agent that hangs, a probe that fails), or "".
     """
 
@@ -73,6 +86,7 @@ class Outcome:
     error: str = ""
     faults: tuple[str, ...] = field(default=())
     baseline_usd: float = 0.0
+    false_stops: int = 0
 
     @property
     def verdict(self) -> str:
@@ -121,7 +135,8 @@ def try_task(agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Pro
     number = task.repetitions or suite.repetitions
     done = tuple(try_once(agent, gate, suite, task, seed=suite.seed + i, probe=probe) for i in range(number))
     baseline, usd = ("", 0.0) if calm is None else (calm.reason, calm.cost_usd)
-    return Outcome(task.name, expect, done, baseline, "", labels, usd)
+    stopped = [each for each in (*done, calm) if each is not None and _stopped_falsely(each, task)]
+    return Outcome(task.name, expect, done, baseline, "", labels, usd, len(stopped))
 
 
 def try_once(
@@ -149,6 +164,11 @@ def try_once(
         return asyncio.run(main)
     threads = not inspect.iscoroutinefunction(agent) or any(not tool.is_async for tool in gate.tools)
     return run_virtual(main, patience_s=PATIENCE_S if threads else 0.0, foreign_patience_s=FOREIGN_PATIENCE_S)
+
+
+def _stopped_falsely(tried: Repetition, task: Task) -> bool:
+    reason = StopReason(tried.reason)
+    return not tried.injected and reason in _GUARDS_END and reason not in task.expected.ends
 
 
 async def _once(
