@@ -73,6 +73,14 @@ def test_the_refund_waits_for_a_person_and_is_made_once(run):
     assert done == "success | refunded 40 for order-17 | refunds: 1"
 
 
+def test_memory_is_wrong_and_pays_a_page_before_and_not_after(run):
+    stale, fresh, paid, refused = run("memory_incidents").splitlines()
+    assert stale == "quarter, before: current_quarter: Q3"
+    assert fresh == "quarter, after:  asked the calendar: Q4"
+    assert paid.endswith("paid: ['DE89370400440532013000']")
+    assert refused.endswith("paid: []")
+
+
 def test_a_pydantic_ai_agent_makes_two_tickets_bare_and_one_guarded(run):
     bare, guarded, again = run("pydantic_ai_agent").splitlines()
     assert "tickets in the world: 2" in bare
