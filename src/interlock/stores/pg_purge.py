@@ -8,36 +8,23 @@ so that it can never be begun again with a part of its claims missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-import orjson
 
 from interlock.journal.retention import Ages, Fate, Purged, Standing, fate
 from interlock.stores.pg_reader import PgReader
 from interlock.stores.pg_text import write_text
+from interlock.stores.tombstone import HEAD, tombstone_of
 
 __all__ = ["PgRetention"]
 
-# What a record without content begins with, and which of its fields it keeps: numbers and names.
-_TOMBSTONE = '{"purged":true'
-_COUNTERS = (
-    "run_id",
-    "tenant_id",
-    "timestamp",
-    "stop_reason",
-    "steps",
-    "tool_calls",
-    "duration_s",
-    "cost_usd",
-    "tokens",
-)
 _WINDOW = 200
 SLICE_ROWS = 2_000
 
 _HAS_CONTENT = f"""(r.task is not null or r.output is not null or r.record is null
-  or left(r.record::text, {len(_TOMBSTONE)}) <> '{_TOMBSTONE}')"""
+  or left(r.record::text, {len(HEAD)}) <> '{HEAD.decode()}')"""
 
 _MINE = """key >= int8send(r.request_time_ms) and key < int8send(r.request_time_ms + 1)
   and tenant_id = r.tenant_id and request_id = r.request_id"""
@@ -132,6 +119,18 @@ class PgRetention:
                     done = _counted(done, end, seen, seen.claims)
         return done
 
+    async def forget(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Drop the content of these runs, whatever their age; return those whose content must stay, and why."""
+        ages, kept = Ages(0.0, None, 0.0), dict[str, str]()
+        for run_id in run_ids:
+            name = write_text(run_id)
+            await self._forget(name, ages, math.inf, Purged())
+            for seen in map(_seen, await self._reader.fetch(self._text(_AGAIN), name)):
+                end = fate(seen.standing, ages, math.inf)
+                if end not in {Fate.TOMBSTONE, Fate.REMOVE}:
+                    kept[run_id] = "it has an open doubt" if end is Fate.DOUBT else "it is not over"
+        return kept
+
     async def _forget(self, run_id: str, ages: Ages, now: float, done: Purged) -> Purged:
         whole = False
         while not whole:
@@ -160,7 +159,9 @@ class PgRetention:
                 return False, done
         if end is Fate.DROP_CONTENT:
             await db.execute(self._text(_DROP_WORDS), run_id)
-            await db.execute(self._text(_BURY), run_id, _tombstone(await db.fetchval(self._text(_RECORD), run_id)))
+            await db.execute(
+                self._text(_BURY), run_id, tombstone_of(await db.fetchval(self._text(_RECORD), run_id)).decode()
+            )
             return True, _counted(done, end, seen, 0)
         return await self._remove(db, run_id, done)
 
@@ -196,9 +197,3 @@ def _counted(done: Purged, end: Fate, seen: _Seen, claims: int) -> Purged:
         return replace(done, requests=done.requests + 1, claims=done.claims + claims)
     field = {Fate.DOUBT: "doubts", Fate.UNFINISHED: "unfinished", Fate.DROP_CONTENT: "content"}.get(end)
     return done if field is None else replace(done, **{field: getattr(done, field) + 1})
-
-
-def _tombstone(record: str | None) -> str:
-    """Return what stays of a run's record."""
-    kept: Mapping[str, Any] = orjson.loads(record) if record is not None else {}
-    return orjson.dumps({"purged": True, **{name: kept[name] for name in _COUNTERS if name in kept}}).decode()

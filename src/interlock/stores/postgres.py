@@ -34,6 +34,7 @@ from interlock.stores.pg_claims import (
 )
 from interlock.stores.pg_connections import connect, load_driver
 from interlock.stores.pg_controls import PgApprovals, PgSwitches
+from interlock.stores.pg_erasure import PgEraser
 from interlock.stores.pg_errors import translate
 from interlock.stores.pg_health import PgCheckup
 from interlock.stores.pg_heartbeat import PgHeartbeat
@@ -165,6 +166,8 @@ class PostgresStore:
         self.approvals = PgApprovals(self._writer, self._reader, address.schema, self._time, clock)
         self.retention = PgRetention(self._reader, address.schema)
         self.memory = PgMemory(self._writer, self._reader, address, exempt=opened.exempt)
+        words = self._thread, self._writer, self._reader, self.retention, self._seal, address
+        self.erasure = PgEraser(*words)
         self.checkup = PgCheckup(self._reader, address, self._time, clock, lease_ttl_s)
         texts = (_DOUBTS, _UNVERIFIED, _SENDERS, _CLAIMS_OF, _RUN, _RUNS, _CALLS_OF)
         self._doubts, self._unverified, self._senders, self._claims_of, self._run, self._runs, self._calls_of = (

@@ -11,34 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import orjson
-
 from interlock.core.clock import Clock
 from interlock.journal.retention import Ages, Fate, Purged, Standing, fate
 from interlock.stores.database import connect
 from interlock.stores.reader import Reader
+from interlock.stores.tombstone import HEAD, tombstone_of
 from interlock.stores.writer import Writer
 
 __all__ = ["SliceOptions", "SqliteRetention"]
 
-# What a record without content begins with, and which of its fields it keeps: numbers and names.
-_TOMBSTONE = b'{"purged":true'
-_COUNTERS = (
-    "run_id",
-    "tenant_id",
-    "timestamp",
-    "stop_reason",
-    "steps",
-    "tool_calls",
-    "duration_s",
-    "cost_usd",
-    "tokens",
-)
 _WINDOW = 200
 # Slices between two moves of the log: well before a commit would move it.
 _LOG_EVERY = 8
@@ -97,7 +84,7 @@ class _Old(NamedTuple):
     tenant_id: str
     request_id: str
     time_ms: int
-    tombstone: bytes = _TOMBSTONE + b"}"
+    tombstone: bytes = HEAD + b"}"
 
     def names(self) -> dict[str, Any]:
         """Return the parameters of every statement about it."""
@@ -108,7 +95,7 @@ class _Old(NamedTuple):
             "time_ms": self.time_ms,
             "low": self.time_ms.to_bytes(8, "big"),
             "high": (self.time_ms + 1).to_bytes(8, "big"),
-            "tombstone": _TOMBSTONE,
+            "tombstone": HEAD,
         }
 
 
@@ -178,12 +165,24 @@ class SqliteRetention:
                 "content_before": now - ages.content_s,
                 "keys_before": None if ages.keys_s is None else now - ages.keys_s,
                 "tenant_id": tenant_id,
-                "tombstone": _TOMBSTONE,
+                "tombstone": HEAD,
             }
             kept, old = await self._reader.read(_find, facts, ages, now, done, dry_run)
             done = await self._forget(old, ages, now, kept)
             await self._clock.sleep(0.0)
         return done
+
+    async def forget(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Drop the content of these runs, whatever their age; return those whose content must stay, and why."""
+        ages, kept = Ages(0.0, None, 0.0), dict[str, str]()
+        for run_id in run_ids:
+            old, end = await self._reader.read(_stands, run_id, ages)
+            if old is not None and end is Fate.DROP_CONTENT:
+                await self._forget([old], ages, math.inf, Purged())
+                old, end = await self._reader.read(_stands, run_id, ages)
+            if old is not None and end not in {Fate.TOMBSTONE, Fate.REMOVE}:
+                kept[run_id] = "it has an open doubt" if end is Fate.DOUBT else "it is not over"
+        return kept
 
     async def _forget(self, old: Sequence[_Old], ages: Ages, now: float, done: Purged) -> Purged:
         at = 0
@@ -229,6 +228,17 @@ def _find(
     return done, found
 
 
+def _stands(db: sqlite3.Connection, run_id: str, ages: Ages) -> tuple[_Old | None, Fate]:
+    """Return a run and what would become of it if it were as old as can be."""
+    row = db.execute("select run_id, tenant_id, request_id, request_time_ms from runs where run_id = ?", (run_id,))
+    found = row.fetchone()
+    old = None if found is None else _Old(*found)
+    seen = None if old is None else _look(db, old)
+    if old is None or seen is None:
+        return None, Fate.TOMBSTONE
+    return old._replace(tombstone=_tombstone(db, run_id)), fate(seen.standing, ages, math.inf)
+
+
 def _look(db: sqlite3.Connection, old: _Old) -> _Seen | None:
     """Return how the run's request stands; None where the run is gone."""
     names = old.names()
@@ -250,8 +260,7 @@ def _look(db: sqlite3.Connection, old: _Old) -> _Seen | None:
 def _tombstone(db: sqlite3.Connection, run_id: str) -> bytes:
     """Return what stays of the run's record. Read beside the writer: a record may be large, and is final."""
     row = db.execute("select record from runs where run_id = ?", (run_id,)).fetchone()
-    record = orjson.loads(row[0]) if row is not None and row[0] is not None else {}
-    return orjson.dumps({"purged": True, **{name: record[name] for name in _COUNTERS if name in record}})
+    return tombstone_of(None if row is None else row[0])
 
 
 def _counted(done: Purged, end: Fate, seen: _Seen) -> Purged:

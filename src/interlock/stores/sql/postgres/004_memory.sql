@@ -53,6 +53,17 @@ create table memory_artifacts (
 );
 create index memory_artifacts_by_expiry on memory_artifacts (expires_at);
 
+-- Samples of values are kept by the server for its planner, outside of these tables: not of what people may want erased.
+alter table memory_facts alter column text set statistics 0, alter column words set statistics 0,
+  alter column value set statistics 0, alter column tags set statistics 0, alter column subject set statistics 0,
+  alter column key set statistics 0, alter column origin set statistics 0, alter column user_id set statistics 0,
+  alter column session_id set statistics 0, alter column vector set statistics 0;
+alter table memory_artifacts alter column data set statistics 0, alter column name set statistics 0,
+  alter column subject set statistics 0, alter column origin set statistics 0, alter column user_id set statistics 0,
+  alter column session_id set statistics 0;
+alter table approvals alter column rendered set statistics 0, alter column decided_reason set statistics 0;
+alter table journal alter column evidence set statistics 0, alter column settle_reason set statistics 0;
+
 -- Ids that are not written again: a resumed run would. Nothing of the fact is in them.
 create table memory_gone (
   tenant_id text collate "C" not null,
