@@ -484,6 +484,8 @@ async def test_wrap_up_allows_one_last_turn_without_tools():
         ({"max_steps": 1}, {}, True),
         ({"max_tokens": 5}, {"max_output_tokens": 50}, True),
         ({"max_usd": 0.001}, {"max_output_tokens": 1_000_000, "model": "openai:gpt-4o"}, False),
+        ({"max_steps": 1, "max_usd": 0.001}, {"max_output_tokens": 1_000_000, "model": "openai:gpt-4o"}, False),
+        ({"max_steps": 1, "max_usd": 0.001}, {"max_output_tokens": 10, "model": "openai:gpt-4o"}, True),
         ({}, {"model": "nobody:unheard-of"}, False),
     ],
 )
@@ -639,3 +641,23 @@ async def test_the_record_has_the_fields_of_the_article(gate):
     assert [entry["status"] for entry in record["trace"]] == ["success", "denied"]
     assert list(record["trace"][0])[:5] == ["step", "tool", "args_hash", "duration_ms", "status"]
     assert record["stop_reason"] == "success"
+
+
+async def test_calls_that_an_agent_does_not_wait_for_are_counted_on_record(gate):
+    sent = asyncio.Event()
+
+    @gate.tool("slow.send", effect="write", natural=True, allow=True)
+    async def slow_send() -> dict:
+        sent.set()
+        await asyncio.sleep(0.05)
+        return {}
+
+    async def agent(run, task):
+        under_way.append(asyncio.ensure_future(run.observe("slow.send", {})))
+        await sent.wait()
+        return "done"
+
+    under_way = []
+    result = await gate.run(agent, "x")
+    assert result.details["unfinished_calls"] == 1
+    await under_way[0]

@@ -178,6 +178,17 @@ class Meter:
             meter._reserved_tokens += held.tokens
         return held
 
+    def admit_wrap_up(self, worst_usd: float | None) -> Reservation | Refused:
+        """Reserve the one turn after a stop: no step, no tokens; but dollars that are not there are not spent."""
+        for meter in self._chain:
+            refused = meter._usd_refused(worst_usd)
+            if refused is not None:
+                return refused
+        held = Reservation(self._hold_usd(worst_usd), 0, worst_usd is not None)
+        for meter in self._chain:
+            meter._reserved_usd += held.usd
+        return held
+
     def _hold_usd(self, worst_usd: float | None) -> float:
         if worst_usd is not None:
             return worst_usd
@@ -189,17 +200,25 @@ class Meter:
         options = self.options
         if options.max_steps is not None and self.steps >= options.max_steps:
             return Refused(StopReason.STEP_BUDGET, "agent.budgets.max_steps", options.max_steps)
-        if options.max_usd is not None:
-            committed = self.usd + self._reserved_usd
-            held = self._hold_usd(worst_usd)
-            # A turn whose worst case is unknown may start while anything at all is left.
-            if committed + held > options.max_usd or (not held and committed >= options.max_usd):
-                return Refused(StopReason.COST_BUDGET, "agent.budgets.max_usd", options.max_usd)
+        refused = self._usd_refused(worst_usd)
+        if refused is not None:
+            return refused
         if options.max_tokens is not None:
             used = self.tokens + self._reserved_tokens
             worst = worst_tokens or 0
             if used + worst > options.max_tokens or (not worst and used >= options.max_tokens):
                 return Refused(StopReason.TOKEN_BUDGET, "agent.budgets.max_tokens", options.max_tokens)
+        return None
+
+    def _usd_refused(self, worst_usd: float | None) -> Refused | None:
+        most_usd = self.options.max_usd
+        if most_usd is None:
+            return None
+        committed = self.usd + self._reserved_usd
+        held = self._hold_usd(worst_usd)
+        # A turn whose worst case is unknown may start while anything at all is left.
+        if committed + held > most_usd or (not held and committed >= most_usd):
+            return Refused(StopReason.COST_BUDGET, "agent.budgets.max_usd", most_usd)
         return None
 
     def replay_turn(self, usd: float, tokens: int) -> None:

@@ -9,6 +9,8 @@ from interlock.core.errors import StoreUnavailable
 
 __all__ = ["TrialStore"]
 
+LOST = "the store got it, and its answer was lost"
+
 Before = Callable[[str], Awaitable[bool]]
 Marked = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -20,12 +22,14 @@ class TrialStore:
         store: The store itself.
         before: Asked before each change by its name; raises, or returns whether the answer is lost.
         marked: Returns a run's record with what was injected into the run.
+        memory: In place of the store's.
     """
 
     away = StoreUnavailable
 
-    def __init__(self, store: Any, before: Before, marked: Marked) -> None:
+    def __init__(self, store: Any, before: Before, marked: Marked, memory: Any = None) -> None:
         self._store = store
+        self.memory = store.memory if memory is None else memory
         self._before = before
         self._marked = marked
 
@@ -36,7 +40,7 @@ class TrialStore:
         lost = await self._before(name)
         answer = await getattr(self._store, name)(*args, **words)
         if lost:
-            raise StoreUnavailable("the store got it, and its answer was lost")
+            raise StoreUnavailable(LOST)
         return answer
 
     async def claim(self, *args: Any, **words: Any) -> Any:
@@ -53,11 +57,22 @@ class TrialStore:
 
     async def begin(self, *args: Any, **words: Any) -> Any:
         """See `RunStore.begin`."""
-        return await self._change("begin", *args, **words)
+        lost = await self._before("begin")
+        begun = await self._store.begin(*args, **words)
+        if lost:
+            if begun.fresh:  # its owner does not know; in a file the lease runs out, in memory there is none
+                await self._store.leases.hand_back(begun.row.run_id, begun.row.fence, 0.0)
+            raise StoreUnavailable(LOST)
+        return begun
 
     async def end(self, run_id: str, fence: int, state: Any, reason: Any, record: Any, output: Any) -> Any:
         """See `RunStore.end`."""
-        return await self._change("end", run_id, fence, state, reason, self._marked(run_id, record), output)
+        lost = await self._before("end")
+        # Marked after: a fault of this very change is on the record as well.
+        answer = await self._store.end(run_id, fence, state, reason, self._marked(run_id, record), output)
+        if lost:
+            raise StoreUnavailable(LOST)
+        return answer
 
     def end_soon(self, run_id: str, fence: int, state: Any, reason: Any, record: Any, output: Any) -> Any:
         """See `RunStore.end_soon`."""

@@ -19,7 +19,7 @@ class RunResult:
         output: What the agent returned; None unless `reason` is success.
         steps: Model turns. tool_calls: calls, answered ones included. elapsed_s: seconds. cost_usd: dollars.
         details: Facts beside the reason: `error`, `message`, `partial` (what existed when the run stopped),
-            `policy`, `would_have`, `doubts` and others.
+            `policy`, `would_have`, `doubts`, `unfinished_calls` (under way when the agent ended) and others.
         request_id: The idempotency key of the whole run. replayed: True when this is a stored outcome.
     """
 

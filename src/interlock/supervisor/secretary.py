@@ -67,8 +67,10 @@ class Secretary:
             if not await self._store.end(scope.run_id, scope.fence, state, result.reason, record, output):
                 return None
         except StoreUnavailable as error:
-            # The outcome stands for the caller; a redelivery will ask the journal, write by write.
-            result.details["record"] = f"not stored: {error}"
+            # The outcome stands for the caller. It is written when the store returns, unless a redelivery has taken
+            # the run over by then; that one asks the journal, write by write.
+            self._store.end_soon(scope.run_id, scope.fence, state, result.reason, record, output)
+            result.details["record"] = f"not stored yet: {error}"
         self._tell(run, result, record)
         return result
 
@@ -82,6 +84,8 @@ class Secretary:
     def _write_up(self, run: Run, result: RunResult) -> tuple[Mapping[str, Any], RunState, bytes | None]:
         run.over(result)
         scope = run.scope
+        if scope.in_flight:  # an agent that did not wait for them; what becomes of their writes, the journal knows
+            result.details["unfinished_calls"] = scope.in_flight
         record = build_record(
             result,
             scope.trace,

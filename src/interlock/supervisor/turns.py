@@ -123,14 +123,12 @@ class ModelTurn(Opened["ModelTurn"]):
         self.wrap_up = await run.begin_turn()
         if record is not None and not self.wrap_up:
             return self._replay(record)
-        held = self._reserve()
-        if isinstance(held, Reservation):
-            refused = await self._reserve_of_tenant(held)
-            held = refused or held
-        if isinstance(held, Stop):
+        held = await self._admitted()
+        while isinstance(held, Stop):
             run.stop(held)
-            self.wrap_up = await run.begin_turn()  # or raises: most ask for this turn once
-            held = Reservation(0.0, 0, exact=False)
+            # Or raises: there is one wrap-up turn, and most ask for this turn once.
+            self.wrap_up = await run.begin_turn()
+            held = await self._admitted()
         self._held = held
         scope = run.scope
         if scope.tape is not None and (held.usd or held.tokens):
@@ -162,10 +160,14 @@ class ModelTurn(Opened["ModelTurn"]):
         self.reply = replies.read(record.reply, self._record)
         return self
 
+    async def _admitted(self) -> Reservation | Stop:
+        held = self._reserve()
+        if isinstance(held, Stop):
+            return held
+        return await self._reserve_of_tenant(held) or held
+
     def _reserve(self) -> Reservation | Stop:
         meter = self._run.scope.meter
-        if self.wrap_up:
-            return Reservation(0.0, 0, exact=False)
         capped = meter.capped_usd() and not self._machinery.unpriced_allowed
         worst_usd = None
         unknown = meter.unpriced
@@ -181,7 +183,10 @@ class ModelTurn(Opened["ModelTurn"]):
                 f"price of {unknown} unknown: {_remedy(unknown)}, or set max_usd: null",
                 {"budget": "agent.budgets.max_usd", "unpriced": unknown},
             )
-        held = meter.admit_turn(worst_usd, None if self._worst is None else self._worst.tokens)
+        if self.wrap_up:
+            held = meter.admit_wrap_up(worst_usd)
+        else:
+            held = meter.admit_turn(worst_usd, None if self._worst is None else self._worst.tokens)
         if isinstance(held, Refused):
             error = held.error("model turn")
             return Stop(error.reason, str(error), error.details)
@@ -191,7 +196,7 @@ class ModelTurn(Opened["ModelTurn"]):
         """Hold the turn's dollars with its tenant too; what stops it, or None."""
         scope, tenants = self._run.scope, self._machinery.tenants
         cap_usd = tenants.dollar_cap(scope.tenant_id)
-        if cap_usd is None or self.wrap_up:
+        if cap_usd is None:
             return None
         try:
             self._held_of_tenant = await tenants.reserve(scope.tenant_id, held.usd, cap_usd)
@@ -226,7 +231,10 @@ class ModelTurn(Opened["ModelTurn"]):
         usd = usage.cost_usd if name is None else self._machinery.prices.cost_usd(name, usage)
         if usd is None:
             self._run.scope.meter.mark_unpriced(name or UNNAMED)
-        agent = self._run.scope.agent.partition("/")[0]
+        scope = self._run.scope
+        agent = scope.agent.partition("/")[0]
+        if scope.growth.seen(usage.input_tokens, scope.turn) is not None:
+            self._machinery.metrics.prompt_grown(agent)
         self._machinery.metrics.spent(agent, name or "unnamed", usd)
         self._charged.append((usd or 0.0, usage.tokens))
 
