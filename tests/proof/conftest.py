@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pg_server import Server
 from proof_driver import COUNTED, total
+from schedule_life import TRIED
 
 import interlock
 
@@ -42,3 +43,6 @@ def pytest_terminal_summary(terminalreporter):
     """Say what all loops of this process counted together, a line for each store."""
     for figures in total(COUNTED):
         terminalreporter.write_line(f"proof: {figures.line()}")
+    if TRIED:
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(TRIED.items()))
+        terminalreporter.write_line(f"proof: {counts}")

@@ -1,0 +1,223 @@
+"""One schedule, lived on virtual time; and what was wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from schedule_plans import Plan
+from schedule_world import MODEL, ORDERED, SEVERAL, World, gate
+
+from interlock import RunResult, StopReason
+from interlock.chaos.faults import STORE_KINDS, Kind
+from interlock.chaos.scene import Scene, TrialClock
+from interlock.config.trial import standing_in
+from interlock.core.clock import run_virtual
+from interlock.core.errors import InterlockError
+
+OUTPUT_TOKENS, INPUT_TOKENS = 60, 10
+HUNG_S = 7_200.0
+TIMEOUT_S = 30.0
+TRIED: Counter[str] = Counter()  # what all schedules of this process came to
+QUIET = replace(gate.settings.logging, level="error")
+
+
+@dataclass
+class Lived:
+    """What is known of one schedule after the fact.
+
+    Attributes:
+        proposed: Calls that the agent made, by (tool, n); None for what the model made up. answers: how many came.
+        entered: How often the agent was started. left: tasks that are still there when all is closed.
+    """
+
+    plan: Plan
+    scene: Scene
+    result: RunResult | None = None
+    results: list[RunResult] = field(default_factory=list)
+    record: dict[str, Any] | None = None
+    proposed: Counter = field(default_factory=Counter)
+    made: int = 0
+    entered: int = 0
+    left: int = 0
+    elapsed_s: float = 0.0
+
+
+class Agent:
+    """Takes its turns, lane beside lane; is helpful: proposes what failed once more; survives what the model says."""
+
+    def __init__(self, lived):
+        self.lived = lived
+
+    async def __call__(self, run, task):
+        self.lived.entered += 1
+        done = await asyncio.gather(*(self.lane(run, lane) for lane in self.lived.plan.lanes), return_exceptions=True)
+        return {"done": total(done)}
+
+    async def lane(self, run, lane):
+        done = 0
+        for turn in lane:
+            calls = list(turn.calls)
+            if turn.usd is not None:
+                async with run.step() as step:
+                    step.charge({"cost_usd": turn.usd, "input_tokens": 5, "output_tokens": 5})
+                made = [(tool, {"n": n}) for tool, n in calls]
+            else:
+                made = await self.asked(run, calls)
+            # It waits for its calls, whatever became of one of them: so every call can be on record.
+            done += total(await asyncio.gather(*(self.call(run, *one) for one in made), return_exceptions=True))
+        return done
+
+    async def asked(self, run, calls):
+        async def ask(wanted):
+            first = {"tool": calls[0][0], "args": {"n": calls[0][1]}} if calls else {"text": "nothing to do"}
+            return {**first, "usage": {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}}
+
+        try:
+            reply = await run.model(ask, "go on", model=MODEL, max_output_tokens=OUTPUT_TOKENS)
+        except InterlockError:
+            raise
+        except Exception:  # the model is rate limited: the agent does without it
+            return [(tool, {"n": n}) for tool, n in calls]
+        first = [(reply["tool"], reply["args"])] if "tool" in reply else []
+        return first + [(tool, {"n": n}) for tool, n in calls[1:]]
+
+    async def call(self, run, tool, args):
+        for _ in range(2 if self.lived.plan.again else 1):
+            self.lived.made += 1
+            self.lived.proposed[tool, args.get("n")] += 1
+            seen = await run.observe(tool, args)
+            if seen.ok:
+                return 1
+        return 0
+
+
+def total(found):
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return sum(found)
+
+
+def settings_of(plan):
+    budgets = replace(gate.settings.agent.budgets, **plan.caps)
+    agent = replace(gate.settings.agent, budgets=budgets, on_stop="wrap_up" if plan.wrap_up else None)
+    return replace(gate.settings, agent=agent, logging=QUIET, shutdown_grace_s=0.0)
+
+
+def live(plan, *, off=()):
+    """Live a schedule to its end; `off` are guards that are switched off, to see that something is then wrong."""
+    World.forget(dict(plan.slow_s))
+    ORDERED.clear()
+    return run_virtual(_live(plan, off), patience_s=0.0)
+
+
+async def _live(plan, off):
+    clock = TrialClock(seed=plan.seed)
+    scene = Scene(plan.faults, seed=plan.seed, clock=clock, off=off)
+    lived = Lived(plan, scene)
+    agent, config = Agent(lived), settings_of(plan)
+
+    def opened():
+        return gate.on_trial(scene.trial(), settings=config, store="sqlite:///:memory:", clock=clock)
+
+    first = opened()
+    store = first.house().store
+    second = opened() if any(fault.kind is Kind.TWO_WORKERS for fault in plan.faults) else first
+
+    async def deliver(to, delay_s):
+        await asyncio.sleep(delay_s)
+        with standing_in(gate, to):
+            return await to.run(agent, {"n": 1}, tenant_id="t", request_id="r", agent_name="a")
+
+    deliveries = [deliver(first, 0.0)]
+    for fault in plan.faults:
+        if fault.kind in {Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS}:
+            scene.note_request_fault(fault, "request")
+            deliveries.append(deliver(second if fault.kind is Kind.TWO_WORKERS else first, fault.delay_s or 0.0))
+    began_s = clock.monotonic()
+    async with asyncio.timeout(HUNG_S):
+        lived.results = await asyncio.gather(*deliveries)
+        lived.result = lived.results[0]
+        lived.elapsed_s = clock.monotonic() - began_s
+        await store.flush()
+        row = await store.run(lived.result.run_id) if lived.result.run_id else None
+        lived.record = None if row is None or row.record is None else dict(row.record)
+        for house in {first, second}:
+            await house.aclose()
+    lived.left = len(asyncio.all_tasks()) - 1
+    return lived
+
+
+def wrong_with(lived):
+    """Return what is wrong, in words; nothing if all is well."""
+    return [*_effects(lived), *_end(lived), *_budgets(lived), *_record(lived)]
+
+
+def _effects(lived):
+    happened = Counter((tool, n) for tool, n, _ in World.effects)
+    for (tool, n), times in happened.items():
+        meant = lived.proposed[tool, n] if tool in SEVERAL else 1
+        if times > meant:
+            yield f"{tool}({n}) was meant {meant} times and happened {times} times"
+        if not lived.proposed[tool, n]:
+            yield f"{tool}({n}) happened, and nobody proposed it"
+    if World.requests["db.drop"]:
+        yield "a denied tool was reached"
+
+
+def _end(lived):
+    for result in lived.results:
+        if StopReason(result.reason) is StopReason.INTERNAL_ERROR:
+            yield f"an end without a name: {result.details}"
+    if lived.left:
+        yield f"{lived.left} tasks are left"
+
+
+def _budgets(lived):
+    result, caps, plan = lived.result, lived.plan.caps, lived.plan
+    most = caps.get("max_usd", 1.0)
+    undeclared = [turn.usd for lane in plan.lanes for turn in lane if turn.usd is not None]
+    # The cap may be passed by the turns in flight, where a turn does not say what it may cost.
+    slack = min(len(undeclared), len(plan.lanes)) * max(undeclared, default=0.0)
+    if result.cost_usd > most + slack + 1e-9:
+        yield f"${result.cost_usd} spent of ${most} (and {slack})"
+    # Dollars bound the wrap-up turn too; tokens and steps do not.
+    more = INPUT_TOKENS + OUTPUT_TOKENS if plan.wrap_up else 0
+    if not undeclared and "max_tokens" in caps and result.tokens > caps["max_tokens"] + more:
+        yield f"{result.tokens} tokens used of {caps['max_tokens']}"
+    steps = caps.get("max_steps", 250) + (1 if plan.wrap_up else 0)
+    if result.steps > steps:
+        yield f"{result.steps} steps of {steps}"
+    # What the loop guard answers from the record costs nothing: it counts as a call, and goes nowhere.
+    reached = {(request.run_id, request.seq) for request in lived.scene.requests}
+    if len(reached) > caps.get("max_tool_calls", 250):
+        yield f"{len(reached)} calls went out, of {caps['max_tool_calls']}"
+    if not any(fault.kind in STORE_KINDS for fault in plan.faults):
+        # A write under way gets its full time, and a wrap-up turn its own.
+        latest_s = caps.get("max_seconds", 900.0) + TIMEOUT_S + 40.0
+        if lived.elapsed_s > latest_s and not any(
+            f.kind in {Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS} for f in plan.faults
+        ):
+            yield f"took {lived.elapsed_s} s of {latest_s}"
+
+
+def _record(lived):
+    record, run_id = lived.record, lived.result.run_id
+    if record is None:
+        if lived.result.reason is not StopReason.STORE_UNAVAILABLE:
+            yield f"there is no record, and nothing says so: {lived.result}"
+        return
+    rows = len(record["trace"]) + record["trace_dropped"]
+    if lived.entered == 1 and rows != lived.made:
+        yield f"{lived.made} calls were made, and {rows} are on record"
+    if lived.entered == 1 and len(lived.scene.proposed) != lived.made:
+        yield f"{lived.made} calls were made, and {len(lived.scene.proposed)} were seen"
+    noted = Counter((each["fault"], each["where"], each["seq"], each["attempt"]) for each in record["injected"])
+    for injection in lived.scene.injections:
+        if injection.run_id == run_id and not noted[injection.fault, injection.where, injection.seq, injection.attempt]:
+            yield f"injected and not on record: {injection}"
+    if lived.result.reason is not StopReason.STORE_UNAVAILABLE and record["stop_reason"] != lived.result.reason:
+        yield f"told {lived.result.reason}, and {record['stop_reason']} is on record"

@@ -1,0 +1,102 @@
+"""The world of the fault schedules: tools of every kind of write, and a remote that knows what was meant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from interlock import Interlock
+
+MODEL = "m:1"
+USD_PER_TOKEN = 10.0 / 1e6
+
+gate = Interlock(
+    {
+        "tools": {
+            "allow": ["*"],
+            "deny": ["db.*"],
+            "writes": {"shell.tell": {"on_unknown": "tell"}},
+        },
+        "prices": {MODEL: {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 10.0}},
+        "logging": {"level": "error"},
+    },
+    store="sqlite:///:memory:",
+)
+
+
+class World:
+    """The remote: what happened (tool, what was meant, key or number), and how slowly each tool answers."""
+
+    effects: ClassVar[list] = []
+    requests: ClassVar[Counter] = Counter()
+    slow_s: ClassVar[dict] = {}
+
+    @classmethod
+    def forget(cls, slow_s):
+        cls.effects, cls.requests, cls.slow_s = [], Counter(), slow_s
+
+    @classmethod
+    async def happen(cls, tool, n, key=None):
+        """A remote that is given a key does nothing again for a key that it knows."""
+        cls.requests[tool] += 1
+        if key is None or (tool, n, key) not in cls.effects:
+            cls.effects.append((tool, n, len(cls.effects) if key is None else key))
+        await asyncio.sleep(cls.slow_s.get(tool, 0.0))
+        return {"id": n}
+
+
+class Note(BaseModel):
+    text: str
+
+
+@gate.tool("note.read", effect="read", output=Note)
+async def read(n: int) -> dict:
+    World.requests["note.read"] += 1
+    await asyncio.sleep(World.slow_s.get("note.read", 0.0))
+    return {"text": f"note {n}"}
+
+
+@gate.tool("note.send", effect="write")
+async def send(n: int, *, idempotency_key: str) -> dict:
+    return await World.happen("note.send", n, idempotency_key)
+
+
+@gate.tool("invoice.send", effect="write", on_unknown="stop", allow=True)
+async def invoice(n: int) -> dict:
+    return await World.happen("invoice.send", n)
+
+
+ORDERED = set()
+
+
+async def placed(n: int, *, idempotency_key: str) -> dict | None:
+    return {"id": n} if idempotency_key in ORDERED else None
+
+
+@gate.tool("order.place", effect="write", on_unknown="lookup", lookup=placed)
+async def order(n: int, *, idempotency_key: str) -> dict:
+    """Not deduplicated by the remote: what arrives twice happens twice."""
+    ORDERED.add(idempotency_key)
+    return await World.happen("order.place", n)
+
+
+@gate.tool("shell.tell", effect="write", on_unknown="tell")
+async def tell(n: int) -> dict:
+    return await World.happen("shell.tell", n)
+
+
+@gate.tool("lamp.flip", effect="write", repeat="allow")
+async def flip(n: int, *, idempotency_key: str) -> dict:
+    return await World.happen("lamp.flip", n, idempotency_key)
+
+
+@gate.tool("db.drop", effect="write", on_unknown="stop", allow=True)
+async def drop(n: int) -> dict:
+    return await World.happen("db.drop", n)
+
+
+TOOLS = ("note.read", "note.send", "invoice.send", "order.place", "shell.tell", "lamp.flip", "db.drop")
+SEVERAL = {"lamp.flip"}  # each proposal means one more
