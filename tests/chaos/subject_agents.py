@@ -62,6 +62,14 @@ async def invoices_twice(run, task):
         await run.observe("invoice.send", {"n": 1})
 
 
+async def recalls(run, task):
+    async def model(notes):
+        return {"text": "noted"}
+
+    recalled = await run.memory.recall("what does Ann want", scope={"user": "ann"})
+    return await run.model(model, [recalled.text, [fact.trust.name.lower() for fact in recalled.facts]])
+
+
 async def pays(run, task):
     async def model():
         return {"usage": {"input_tokens": 1_000, "output_tokens": 100}}

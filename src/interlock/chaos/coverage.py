@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interlock.chaos.faults import MODEL_KINDS, REQUEST_KINDS, WORKER_KINDS, Kind
+from interlock.chaos.faults import MEMORY_KINDS, MODEL_KINDS, REQUEST_KINDS, WORKER_KINDS, Kind
 from interlock.chaos.trying import Outcome
 from interlock.core.categories import CATEGORIES, Category
 from interlock.core.reasons import StopReason
@@ -143,6 +143,8 @@ def _category(label: str) -> Category:
         return _OTHERS[kind]
     if kind in _UNVALIDATED or kind in MODEL_KINDS:
         return Category.UNVALIDATED_OUTPUT
+    if kind in MEMORY_KINDS:
+        return Category.MEMORY
     if kind in REQUEST_KINDS or kind in WORKER_KINDS:
         return Category.CONCURRENCY
     return Category.DUPLICATES

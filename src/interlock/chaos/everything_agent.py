@@ -1,8 +1,8 @@
 """The agent of the suite `everything`: it does what its task says, and makes the mistakes that agents make.
 
 A task's input is a mapping: `do` (tools of one model turn), `one_by_one` (not side by side), `turns` (how many such
-turns), `cycle` (after so many turns the arguments come again), `about` (what they are about). Its tools stand for the
-remotes of a shop.
+turns), `cycle` (after so many turns the arguments come again), `about` (what they are about), `recall` (what to look
+for in its memory first), `keep` (keep the last answer as an artifact). Its tools stand for the remotes of a shop.
 """
 
 from __future__ import annotations
@@ -112,6 +112,10 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
     done: list[Any] = []
     said: list[str] = []
     last: BaseException | None = None
+    mine = run.memory.scope(user="ann")
+    if "recall" in task:
+        recalled = await run.memory.recall(task["recall"], scope=mine)
+        said.append(recalled.text)
     for turn in range(1, int(task.get("turns", 1)) + 1):
         reply = await run.model(think, task, turn, said, model=MODEL, max_output_tokens=100)
         for observed in await _used(run, reply["uses"], one_by_one=bool(task.get("one_by_one"))):
@@ -122,6 +126,8 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
             said.append(observed.for_model[:SHOWN_CHARACTERS])
     if last is not None and not done:
         raise last
+    if task.get("keep"):
+        await run.artifacts.put("answer", done[-1], scope=mine)
     await run.model(think, {"do": []}, 0, [], model=MODEL, max_output_tokens=100)
     return {"done": done}
 

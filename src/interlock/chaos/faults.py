@@ -27,6 +27,7 @@ from interlock.core.clock import Clock
 
 __all__ = [
     "ACTS",
+    "MEMORY_KINDS",
     "MODEL_KINDS",
     "REQUEST_KINDS",
     "STORE_KINDS",
@@ -70,6 +71,9 @@ class Kind(StrEnum):
     MODEL_UNKNOWN_TOOL = "model_unknown_tool"
     MODEL_SLOW = "model_slow"
     MODEL_RATE_LIMITED = "model_rate_limited"
+    MEMORY_STALE = "memory_stale"
+    MEMORY_FOREIGN = "memory_foreign"
+    MEMORY_POISONED = "memory_poisoned"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_ANSWER_LOST = "store_answer_lost"
     STORE_SLOW = "store_slow"
@@ -81,10 +85,11 @@ class Kind(StrEnum):
 
 
 MODEL_KINDS = frozenset(kind for kind in Kind if kind.startswith("model_"))
+MEMORY_KINDS = frozenset(kind for kind in Kind if kind.startswith("memory_"))
 STORE_KINDS = frozenset(kind for kind in Kind if kind.startswith("store_"))
 REQUEST_KINDS = frozenset({Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS, Kind.CALLER_GONE})
 WORKER_KINDS = frozenset({Kind.WORKER_KILLED, Kind.ZOMBIE_WORKER})
-TOOL_KINDS = frozenset(Kind) - MODEL_KINDS - STORE_KINDS - REQUEST_KINDS - WORKER_KINDS
+TOOL_KINDS = frozenset(Kind) - MODEL_KINDS - MEMORY_KINDS - STORE_KINDS - REQUEST_KINDS - WORKER_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Fault:
         status: Of kind `http`. retry_after_s: the header that goes with it.
         delay_s: Of latency, timeouts, slow models and stores, clock jumps; when a duplicate arrives or a caller goes.
         before: Of a fault of the worker: the moment, `claim`, `send` or `answer`. times: how many workers in a row.
-        text: What an injected instruction says. size_bytes: of an oversized output.
+        text: What an injected instruction or a poisoned fact says. size_bytes: of an oversized output.
         when: A predicate on the call; for suites written in Python.
     """
 

@@ -15,8 +15,19 @@ from typing import Any, NamedTuple, cast
 
 from interlock.chaos.arming import Armed, place
 from interlock.chaos.doom import Doom
-from interlock.chaos.faults import ACTS, MODEL_KINDS, STORE_KINDS, TOOL_KINDS, WORKER_KINDS, Fault, HttpFault, Kind
+from interlock.chaos.faults import (
+    ACTS,
+    MEMORY_KINDS,
+    MODEL_KINDS,
+    STORE_KINDS,
+    TOOL_KINDS,
+    WORKER_KINDS,
+    Fault,
+    HttpFault,
+    Kind,
+)
 from interlock.chaos.replies import falsified
+from interlock.chaos.trial_memory import TrialMemory
 from interlock.chaos.trial_store import TrialStore
 from interlock.chaos.witness import watched
 from interlock.config.opening import Store
@@ -36,6 +47,8 @@ GUARDS = (
     "allowlist",
     "meter",
     "inputs",
+    "taint",
+    "state",
     "recall",
     "approval",
     "admission",
@@ -160,10 +173,12 @@ class Scene:
         armed = [Armed(fault, number, seed) for number, fault in enumerate(faults)]
         self._of_tools = [each for each in armed if each.fault.kind in TOOL_KINDS]
         self._of_model = [each for each in armed if each.fault.kind in MODEL_KINDS]
+        self._of_memory = [each for each in armed if each.fault.kind in MEMORY_KINDS]
         self._of_store = [each for each in armed if each.fault.kind in STORE_KINDS]
         doomed = [a for a in armed if a.fault.kind in WORKER_KINDS and worker is not None and worker < a.fault.times]
         self._doom = Doom(doomed, self._struck_down, self._elapsed_s, self._flushed) if doomed else None
         self._changes = 0
+        self._recalls = 0
         self._turns = 0
         self._last_reply: Any = None
         self.store: Store | None = None
@@ -275,8 +290,20 @@ class Scene:
     def _open(self, opens: Callable[[], Store]) -> Store:
         if self.store is None:
             self.store = opens()
+        memory = TrialMemory(
+            self.store.memory, self._before_recall, self.clock.token, lambda: self.note("acted", "state")
+        )
         # A store in every way, by delegation.
-        return cast("Store", TrialStore(self.store, self._before_change, self._marked))
+        return cast("Store", TrialStore(self.store, self._before_change, self._marked, memory))
+
+    async def _before_recall(self, verb: str) -> list[Fault]:
+        elapsed_s = self._elapsed_s()
+        self._recalls += 1
+        call = ("", self._recalls)
+        struck = [a.fault for a in self._of_memory if a.globs.match(verb) and a.strikes(call, 1, elapsed_s)]
+        for fault in struck:
+            self.note("injections", Injection(fault.label, verb, "", 0, 1, elapsed_s))
+        return struck
 
     async def _before_change(self, name: str) -> bool:
         """Called before each change of the store; raises, or returns whether its answer is lost."""

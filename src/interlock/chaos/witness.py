@@ -49,6 +49,7 @@ def _watched(name: str, layer: Layer, acted: Callable[[str], None]) -> Layer:
         async def seen(call: Call[Any]) -> Answer:
             at = passing[id(call)] = _Passing()
             came: type[BaseException] | None = None
+            believed = call.run.lineage.trust
             try:
                 return await guard(call)
             except BaseException as error:
@@ -56,7 +57,8 @@ def _watched(name: str, layer: Layer, acted: Callable[[str], None]) -> Layer:
                 raise
             finally:
                 passing.pop(id(call), None)
-                if at.entered != 1 or at.came is not came:
+                # A guard may also only take note: that what the run has read is not to be believed.
+                if at.entered != 1 or at.came is not came or (name == "taint" and call.run.lineage.trust < believed):
                     acted(name)
 
         return seen
