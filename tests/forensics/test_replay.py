@@ -8,7 +8,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recorded import call, run
 
@@ -68,7 +68,14 @@ configurations = st.sampled_from(
 )
 
 
+def failing(error):
+    return call("get", {"n": 0}, error=error)
+
+
 @settings(max_examples=60, deadline=None)
+@example(  # an answer after an attempt that may have happened says less than one without
+    turns=[[failing("server_or_network")], [failing("server_or_network"), failing("bad_arguments")]], config={}
+)
 @given(turns=turns, config=configurations)
 def test_any_run_ends_as_in_the_live_funnel(turns, config):
     recorded, configured = run(*turns), load_settings(config or None)

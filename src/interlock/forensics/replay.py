@@ -1,12 +1,14 @@
 """Recorded runs judged by the live decisions, without the machinery around them: thousands of calls in a moment.
 
 Each decision of the funnel is a pure machine (loop detector, policy, meter, breaker, retry, refusals); here they
-are fed X
+are fed with what was recorded, in the order of the funnel. `funnel.drive` takes the whole live funnel instead; a
+test holds the two equal. Left out is what one run alone does not decide: limits of a rate, people who approve.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from interlock.budget.loops import LoopDetector
@@ -369,7 +371,8 @@ class _Replay:
             told = tool.spec.on_unknown is OnUnknown.TELL
             error = OutcomeUnknown(f"{call.tool}: it may or may not have happened ({call.error})", run_wide=not told)
         else:
-            error = as_error(failure, call.tool, RecordedFailure(0, str(call.error)), 1, write=tool.write)
+            said = replace(failure, performed="unknown") if unknown else failure  # one unknown attempt is enough
+            error = as_error(said, call.tool, RecordedFailure(0, str(call.error)), 1, write=tool.write)
         if not error.transient:
             counts = not (tool.write and not unknown)
             self._settle(tool, key, batch, hash((error.reason, error.for_model)), answer=None, counts=counts)
