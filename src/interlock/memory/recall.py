@@ -5,6 +5,7 @@ What was found and left out is reported with the reason. Nothing here reads a st
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -34,6 +35,8 @@ HEADER = (
     "`trust: low` means that a note may come from an outsider."
 )
 
+# What breaks a line, turns the direction of reading, or hides words from people: shown as its number.
+_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -127,7 +130,7 @@ def line_of(n: int, fact: Fact, *, verified: bool = True) -> str:
         said["after_reading"] = list(fact.origin.lineage[:3])
     if not verified:
         said["unverified_since"] = _date(fact.verify_by or 0.0)
-    return orjson.dumps(said).decode().replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return _UNSEEN.sub(_escaped, orjson.dumps(said).decode())
 
 
 def fill(found: Sequence[Checked], *, k: int, max_tokens: int, count: TokenCounter = count_tokens) -> Recalled:
@@ -168,6 +171,10 @@ def fill(found: Sequence[Checked], *, k: int, max_tokens: int, count: TokenCount
             dropped.append(Dropped(fact.fact_id, why, count(line)))
     text = "\n".join([HEADER, *lines]) if lines else ""
     return Recalled(tuple(facts), text, spent if lines else 0, max_tokens, tuple(dropped))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def _is_int(value: object) -> bool:
