@@ -24,6 +24,7 @@ from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunSta
 from interlock.stores import claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, is_busy, migrate, translate
+from interlock.stores.erasure import SqliteEraser
 from interlock.stores.health import SqliteCheckup
 from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
@@ -134,6 +135,8 @@ class SqliteStore:
         self.approvals = SqliteApprovals(self._writer, self._reader, clock)
         self.retention = SqliteRetention(self._writer, self._reader, clock, None if file is None else self.path)
         self.memory = SqliteMemory(self._writer, self._reader, clock)
+        on_disk = None if file is None else self.path
+        self.erasure = SqliteEraser(self._writer, self._reader, self.retention, self._seal, clock, on_disk)
         self.checkup = SqliteCheckup(self._writer, self._reader, clock)
 
     @property

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interlock.core.canonical import canonical_json
 from interlock.core.clock import Clock
@@ -46,11 +46,14 @@ class Memory(MemoryStore, MemoryDesk, Protocol):
     """Memory of a store, for agents and operators."""
 
 
+@runtime_checkable
 class ErasableStore(RunStore, Protocol):
-    """What an erasure needs of a store."""
+    """What an erasure needs of a store. `path`: of its file, or its URL without a password."""
 
     secret: bytes
 
+    @property
+    def path(self) -> str: ...
     @property
     def memory(self) -> Memory: ...
     @property
@@ -140,7 +143,8 @@ async def erase(
     if proof is None:
         return await _erase(store, below, subject, clock, {}, whole=whole)
     canary = clock.token(CANARY_BYTES)
-    recalled = await _sing(store, below, subject, canary, clock)
+    run_id = f"erasure-{clock.token(8)}"
+    recalled = await _sing(store, below, subject, canary, run_id, clock.wall())
     proof.log(canary)
     ground = await store.erasure.ground()
     sung = {"canary": canary[SHARED_CHARACTERS:]}
@@ -151,7 +155,7 @@ async def erase(
     after = await _search(store, below, texts, ground, proof)
     return Attestation(
         subject_digest=hashlib.blake2b(subject.encode(), key=store.secret, digest_size=32).hexdigest(),
-        erasure=done,
+        erasure=replace(done, facts=done.facts - 1, runs=tuple(other for other in done.runs if other != run_id)),
         canary_recalled=recalled,
         canary_seen=len(before.found),
         searched=after.searched,
@@ -207,16 +211,15 @@ def _speaks_of(fact: Fact, subject: str) -> bool:
     return any(subject.casefold() in word.casefold() for word in words)
 
 
-async def _sing(store: ErasableStore, below: Scope, subject: str, canary: str, clock: Clock) -> bool:
+async def _sing(store: ErasableStore, below: Scope, subject: str, canary: str, run_id: str, now_s: float) -> bool:
     """Remember, recall and record the canary; return whether it was recalled."""
-    now_s, run_id = clock.wall(), f"erasure-{clock.token(8)}"
     text = f"the canary {canary} of an erasure"
     content = canonical_json({"said": text})
     # A root run, like any other: what replay needs is sealed, what people read is in the record.
     await store.begin(NewRun(run_id, below.tenant, run_id, "interlock.erasure", None, run_id, task=content))
     store.history.turn_soon(run_id, 1, TurnRecord("", 1, content))
     new = NewFact(
-        fact_id=f"mem_{clock.token(16)}",
+        fact_id=f"mem_{run_id}",
         text=text,
         subject=subject,
         created_at=now_s,
