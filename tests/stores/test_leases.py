@@ -171,7 +171,10 @@ async def test_records_of_a_fenced_owner_are_not_kept(stores, clock):
 class TestQueue:
     async def test_queued_once_and_taken_once_with_its_task(self, stores):
         ours, theirs = stores
-        assert (await ours.leases.queue(new_run(task=b'{"task":1}'))).row.state is RunState.QUEUED
+        queued = (await ours.leases.queue(new_run(task=b'{"task":1}'))).row
+        assert queued.state is RunState.QUEUED
+        assert await theirs.leases.task_of(queued.run_id) == b'{"task":1}'
+        assert await theirs.leases.task_of("run_nobody") is None
         assert not (await theirs.leases.queue(new_run("r2"))).fresh
         row = await theirs.leases.take(["support"], None, {})
         assert (row.run_id, row.state, row.fence, row.attempts, row.task) == (

@@ -132,6 +132,10 @@ class Ownership(Protocol):
         """
         ...
 
+    async def task_of(self, run_id: str) -> bytes | None:
+        """Return what `NewRun.task` was; None where it is not kept, or cannot be unsealed with this key."""
+        ...
+
     async def requeue(self, run_id: str) -> bool:
         """Make a PARKED run QUEUED; False where it is not parked."""
         ...

@@ -196,6 +196,13 @@ class SqliteLeases:
         fresh, row = await self._writer.submit(queue.queue, run, task, self._holder, self._clock.wall())
         return Begun(fresh, read_run(row, self._seal, self._holder))
 
+    async def task_of(self, run_id: str) -> bytes | None:
+        """See `Ownership`."""
+        try:
+            return self._seal.open(await self._reader.read(queue.task_of, run_id), task_place(run_id))
+        except Unreadable:
+            return None
+
     async def requeue(self, run_id: str) -> bool:
         """See `Ownership`."""
         queued: bool = await self._writer.submit(queue.requeue, run_id)

@@ -77,6 +77,17 @@ class PgLeases:
         fresh, row = await self._writer.submit(alone(work))
         return Begun(fresh, read_run(row, self._seal, self._time))
 
+    async def task_of(self, run_id: str) -> bytes | None:
+        """See `Ownership`."""
+
+        async def look(db: Any) -> bytes | None:
+            return await self._queue.task_of(db, run_id)
+
+        try:
+            return self._seal.open(await self._reader.ask(look, repeat=True), task_place(run_id))
+        except Unreadable:
+            return None
+
     async def requeue(self, run_id: str) -> bool:
         """See `Ownership`."""
         op = next(self._ops)

@@ -114,6 +114,11 @@ class Queue:
         await db.execute(self._ring)
         return True, row
 
+    async def task_of(self, db: Any, run_id: str) -> bytes | None:
+        """Return the sealed task of a run, if it is kept."""
+        found: bytes | None = await db.fetchval(self._text["task"], write_text(run_id))
+        return found
+
     async def requeue(self, db: Any, run_id: str, op: int) -> bool:
         """Queue a parked run; its reason stays until it is taken."""
         found = await db.fetchrow(self._text["parked"], write_text(run_id), op)

@@ -26,6 +26,7 @@ __all__ = [
     "shelter",
     "take",
     "takeable",
+    "task_of",
 ]
 
 # How many runs of one look are considered: those of a tenant that waits behind a thousand of another included.
@@ -90,6 +91,12 @@ def queue(
     time_ms = int(now * 1000)
     db.execute("insert into requests values (?, ?, ?, ?, ?)", (*identity, time_ms, run.run_id))
     return True, insert(db, run, task, holder, now, time_ms, RunState.QUEUED)
+
+
+def task_of(db: sqlite3.Connection, run_id: str) -> bytes | None:
+    """Return the sealed task of a run, if it is kept."""
+    row = db.execute("select task from runs where run_id = ?", (run_id,)).fetchone()
+    return None if row is None else row[0]
 
 
 def requeue(db: sqlite3.Connection, run_id: str) -> bool:
