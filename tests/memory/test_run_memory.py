@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -300,6 +301,29 @@ async def test_verify_says_that_it_holds(make, clock):
         return [before, after.verified_at - clock.wall(), after.verify_by - clock.wall(), after.expires_at]
 
     assert await within(gate, work) == [None, 0.0, 9.0, clock.wall() + 30 * DAY]
+
+
+async def test_what_has_expired_is_deleted_by_the_way(make, clock):
+    gate = make({"orphan_after_s": 40})
+
+    async def write(run, scope):
+        await run.memory.remember("tea", scope=scope, ttl_s=60)
+        await run.memory.remember("milk", scope=scope, ttl_s=90)
+
+    async def nothing(run, scope):
+        return None
+
+    await within(gate, write)
+    clock.advance(60)
+    await within(gate, nothing, request_id="r1")
+    memory = gate.house().store.memory
+    for _ in range(50):
+        if "interlock_memory_expired_total 1" in gate.metrics():
+            break
+        await asyncio.sleep(0)
+    assert await memory.list_facts(ANN, clock.wall(), expired=True) == []
+    assert [fact.text for fact in await memory.list_facts(ANN, clock.wall())] == ["milk"]
+    assert "interlock_memory_expired_total 1" in gate.metrics()
 
 
 @pytest.mark.parametrize("jump", [-10 * 365 * DAY, -3_600.0, 100 * 365 * DAY])

@@ -35,6 +35,8 @@ __all__ = ["Counting", "Places", "Remembered", "Remembering", "scope_of"]
 
 # Beside what words find: this many of the newest facts are compared by meaning.
 NEWEST = 256
+# Rows of one transaction that deletes what has expired, and how many such in a row.
+SWEPT, SWEEPS = 500, 20
 
 InThread = Callable[[Callable[..., Any], Mapping[str, Any], str], Awaitable[Any]]
 
@@ -44,6 +46,10 @@ class Counting(Protocol):
 
     def memory_read(self, verb: str) -> None:
         """Count one read."""
+        ...
+
+    def memory_expired(self, rows: int) -> None:
+        """Count what was deleted because its time is over."""
         ...
 
     def memory_rejected(self, reason: str, facts: int = 1) -> None:
@@ -307,6 +313,14 @@ class Remembering:
                 for_model="This note is better believed than what was read here. It was not changed.",
                 details={"policy": "memory_trust"},
             )
+
+    async def sweep(self, now_s: float) -> None:
+        """Delete what has expired; nobody could read it any more."""
+        for _ in range(SWEEPS):
+            rows = await self.store.purge_expired(now_s, SWEPT)
+            self._counting.memory_expired(rows)
+            if rows < SWEPT:
+                return
 
     def _fact_id(self, run: RunScope, call: Call[RunScope], nth: int) -> str:
         """Return the id of a fact: of the place in its run, the same in every attempt of the run."""

@@ -115,6 +115,13 @@ class MemoryStore(Protocol):
         """Return the living artifact of this name that is seen from `scope`, the narrowest first."""
         ...
 
+    async def purge_expired(self, now_s: float, limit: int = 1_000) -> int:
+        """Delete what has expired, of every tenant, and old tombstones; return how many facts and artifacts.
+
+        Not an agent's verb: for whoever sees to the store. It reads nothing out.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgePolicy:
@@ -205,10 +212,6 @@ class MemoryDesk(Protocol):
 
     async def purge(self, below: Scope, policy: PurgePolicy, now_s: float) -> int:
         """Delete what the policy names, a bounded number of rows a transaction; return how many rows."""
-        ...
-
-    async def purge_expired(self, now_s: float, limit: int = 1_000) -> int:
-        """Delete expired rows of every tenant; return how many. For the caretaker: it reads nothing out."""
         ...
 
     async def erase(self, below: Scope, subjects: Sequence[str]) -> Erased:

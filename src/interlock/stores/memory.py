@@ -53,7 +53,7 @@ with found as materialized (
 ){_WITH_ROWS}"""  # noqa: S608
 _NEWEST = f"""
 with found as materialized (
-  select f.id, 0.0 as score from memory_facts f
+  select f.id, 0.0 as score from memory_facts f indexed by memory_by_scope
   where f.scope_token in (select value from json_each(:tokens)) {_FILTER}
   order by f.pinned desc, f.created_at desc, f.id desc limit :limit
 ){_WITH_ROWS}"""  # noqa: S608

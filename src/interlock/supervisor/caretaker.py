@@ -1,4 +1,6 @@
-"""Sees to runs that nobody works on: gives up orphans, queues parked runs that wait for nothing any more.
+"""Sees to runs that nobody works on, and to facts whose time is over.
+
+Gives up orphans, queues parked runs that wait for nothing any more, deletes what has expired of memory.
 
 Every process on a store does so. A worker looks regularly; any other gate, when it opens a run and nobody has
 looked for a while, so that an idle process costs nothing.
@@ -28,6 +30,7 @@ class Caretaker:
 
     def __init__(self, machinery: Machinery, history: ReplayStore, secretary: Secretary) -> None:
         self._leases = machinery.leases
+        self._remembering = machinery.remembering
         self._tenants = machinery.tenants
         self._clock = machinery.clock
         self._orphan_after_s = machinery.orphan_after_s
@@ -50,6 +53,7 @@ class Caretaker:
             await self._leases.shelter(self._orphan_after_s / LOOKS, able, tenants)
         for row in await self._leases.reap(self._orphan_after_s, able):
             await self._secretary.give_up_orphan(row, self._orphan_after_s)
+        await self._remembering.sweep(self._clock.wall())
 
     def reap_soon(self) -> None:
         """Do the same in the background, if nobody has looked for a while."""
