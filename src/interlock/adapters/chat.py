@@ -96,8 +96,11 @@ class Tools:
         return run.bridge.cross(self._results(run, reply))
 
     async def _results(self, run: Run, reply: Any) -> list[dict[str, Any]]:
-        answers = await asyncio.gather(*(self._answer(run, use) for use in uses_of(reply)))
-        return messages_of(format_of(reply), answers)
+        form = format_of(reply)
+        uses = uses_of(reply, form)
+        if len(uses) == 1:  # the most frequent batch needs no task of its own
+            return messages_of(form, [await self._answer(run, uses[0])])
+        return messages_of(form, await asyncio.gather(*(self._answer(run, use) for use in uses)))
 
     async def _answer(self, run: Run, use: ToolUse) -> Answered:
         spec = self._tools.get(use.name)

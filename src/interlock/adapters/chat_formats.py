@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from interlock.core.errors import ConfigError
+from interlock.core.fields import is_mapping
+from interlock.core.fields import read_field as get
 
 __all__ = [
     "Answered",
@@ -60,11 +62,6 @@ class Answered:
     ok: bool
 
 
-def get(value: Any, name: str) -> Any:
-    """Return a field of an object or of a mapping; None where there is none."""
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-
-
 def format_of(reply: Any) -> Format:
     """Return the format of a reply.
 
@@ -83,9 +80,9 @@ def format_of(reply: Any) -> Format:
     )
 
 
-def uses_of(reply: Any) -> list[ToolUse]:
+def uses_of(reply: Any, form: Format | None = None) -> list[ToolUse]:
     """Return the tool uses that a reply asks for, in its order; of chat completions, those of the first choice."""
-    match format_of(reply):
+    match form or format_of(reply):
         case Format.CHAT:
             choices = get(reply, "choices")
             message = get(choices[0], "message") if choices else None
@@ -132,7 +129,7 @@ def _object(value: Any) -> Mapping[str, Any] | None:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, Mapping) else {} if value is None else None
+    return value if is_mapping(value) else {} if value is None else None
 
 
 def text_of(reply: Any) -> str:
@@ -182,7 +179,7 @@ def messages_of(form: Format, answers: Iterable[Answered]) -> list[dict[str, Any
 
 def dump(reply: Any) -> dict[str, Any]:
     """Return a reply as plain data that `rebuild` takes."""
-    if isinstance(reply, Mapping):
+    if is_mapping(reply):
         return {"plain": True, "reply": dict(reply)}
     return {
         "plain": False,

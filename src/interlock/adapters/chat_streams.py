@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from interlock.adapters.chat_formats import Format, get
+from interlock.adapters.chat_formats import Format
+from interlock.core.fields import read_field as get
 
 __all__ = ["Accumulator", "as_pieces", "plain", "taken_apart"]
 

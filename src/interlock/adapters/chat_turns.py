@@ -76,9 +76,8 @@ async def _called(create: Callable[..., Any], request: Mapping[str, Any]) -> Any
 
 def _is_async(create: Callable[..., Any]) -> bool:
     # The vendors' async methods are wrapped by plain functions.
-    return (
-        inspect.iscoroutinefunction(inspect.unwrap(create))
-        or "Async" in type(getattr(create, "__self__", None)).__name__
+    return "Async" in type(getattr(create, "__self__", None)).__name__ or inspect.iscoroutinefunction(
+        inspect.unwrap(create)
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from interlock.core.fields import read_field
+
 __all__ = ["ModelPrice", "Prices", "Usage", "read_model", "read_usage"]
 
 
@@ -143,11 +145,6 @@ def _calculated_usd(
     return float(price.total_price)
 
 
-def _get(value: Any, name: str) -> Any:
-    # Most replies are plain dicts, and asking whether something is a mapping costs more than reading it.
-    return value.get(name) if type(value) is dict or isinstance(value, Mapping) else getattr(value, name, None)
-
-
 def read_usage(reply: Any, reader: Callable[[Any], Any] | None = None) -> Usage | None:
     """Read the usage of a reply: OpenAI, Anthropic, or plain `{"usage": …}`; None when there is none.
 
@@ -158,34 +155,34 @@ def read_usage(reply: Any, reader: Callable[[Any], Any] | None = None) -> Usage 
     Raises:
         ValueError: The usage is there and cannot be read.
     """
-    raw = reader(reply) if reader is not None else _get(reply, "usage")
+    raw = reader(reply) if reader is not None else read_field(reply, "usage")
     if raw is None or isinstance(raw, Usage):
         return raw
     if callable(raw):  # some libraries (pydantic-ai) offer `usage()`
         raw = raw()
     prompt = _first(raw, "input_tokens", "prompt_tokens", "request_tokens")
     output = _first(raw, "output_tokens", "completion_tokens", "response_tokens")
-    cost = _number(_get(raw, "cost_usd"), "cost_usd")
+    cost = _number(read_field(raw, "cost_usd"), "cost_usd")
     if prompt is None and output is None:
         return None if cost is None else Usage(cost_usd=cost)
-    read = _count(_get(raw, "cache_read_input_tokens"), "cache_read_input_tokens")
-    write = _count(_get(raw, "cache_creation_input_tokens"), "cache_creation_input_tokens")
+    read = _count(read_field(raw, "cache_read_input_tokens"), "cache_read_input_tokens")
+    write = _count(read_field(raw, "cache_creation_input_tokens"), "cache_creation_input_tokens")
     # Anthropic counts cached tokens beside the input; everybody else inside it.
     total = (prompt or 0) + read + write
-    details = _get(raw, "prompt_tokens_details") or _get(raw, "input_tokens_details")
-    cached = _count(_get(details, "cached_tokens"), "cached_tokens") if details is not None else 0
+    details = read_field(raw, "prompt_tokens_details") or read_field(raw, "input_tokens_details")
+    cached = _count(read_field(details, "cached_tokens"), "cached_tokens") if details is not None else 0
     return Usage(total, output or 0, read or cached, write, cost)
 
 
 def read_model(reply: Any) -> str | None:
     """Read the model's name out of a reply, where it says one."""
-    model = _get(reply, "model")
+    model = read_field(reply, "model")
     return model if isinstance(model, str) and model else None
 
 
 def _first(raw: Any, *names: str) -> int | None:
     for name in names:
-        value = _get(raw, name)
+        value = read_field(raw, name)
         if value is not None:
             return _count(value, name)
     return None
