@@ -300,7 +300,7 @@ class Run:
             stop = self._refusals.turn_over()
             if stop is not None:
                 self.stop(stop)
-        if scope.stop is None:
+        if scope.stop is None and not self._machinery.switches.idle():
             await self._check_switches()
         if scope.stop is None and scope.clock.monotonic() >= scope.deadline_s:
             self.stop(TIME_IS_UP)

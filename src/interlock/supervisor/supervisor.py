@@ -141,7 +141,8 @@ class Supervisor:
             work = asyncio.ensure_future(self._agent(agent, run, request))
         finally:
             current_run.reset(before)
-        work.add_done_callback(functools.partial(_finish, finished))
+        # A closure, no partial: some frameworks write down their task at every step, and with it what it calls back.
+        work.add_done_callback(lambda ended: _finish(finished, ended))
         run.watch(functools.partial(_cancel, work, finished))
         deadline = self.at_deadline(run)
         try:

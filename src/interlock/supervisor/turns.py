@@ -162,9 +162,10 @@ class ModelTurn(Opened["ModelTurn"]):
 
     async def _admitted(self) -> Reservation | Stop:
         held = self._reserve()
-        if isinstance(held, Stop):
+        cap_usd = self._machinery.tenants.dollar_cap(self._run.scope.tenant_id)
+        if isinstance(held, Stop) or cap_usd is None:
             return held
-        return await self._reserve_of_tenant(held) or held
+        return await self._reserve_of_tenant(held, cap_usd) or held
 
     def _reserve(self) -> Reservation | Stop:
         meter = self._run.scope.meter
@@ -192,12 +193,9 @@ class ModelTurn(Opened["ModelTurn"]):
             return Stop(error.reason, str(error), error.details)
         return held
 
-    async def _reserve_of_tenant(self, held: Reservation) -> Stop | None:
+    async def _reserve_of_tenant(self, held: Reservation, cap_usd: float) -> Stop | None:
         """Hold the turn's dollars with its tenant too; what stops it, or None."""
         scope, tenants = self._run.scope, self._machinery.tenants
-        cap_usd = tenants.dollar_cap(scope.tenant_id)
-        if cap_usd is None:
-            return None
         try:
             self._held_of_tenant = await tenants.reserve(scope.tenant_id, held.usd, cap_usd)
         except StoreUnavailable as error:
@@ -216,7 +214,7 @@ class ModelTurn(Opened["ModelTurn"]):
             usage: With `input_tokens`/`prompt_tokens` and `output_tokens`/`completion_tokens`, or `cost_usd`.
             model: Its name, where `run.step` was not told.
         """
-        found = read_usage({"usage": usage})
+        found = usage if type(usage) is Usage else read_usage({"usage": usage})
         if found is not None:
             self._charge(found, model)
 
