@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -212,7 +211,7 @@ def test_no_row_belongs_to_one_tenant_and_to_a_run_of_another(pg_server, pg_url,
 async def test_a_worker_claims_for_the_tenant_of_the_run_alone(both, clock):
     """The grouped statements see all tenants; each intent is held against its own run's."""
     acme, globex, _, _ = both
-    mixed = replace(acme.intent("mixed"), tenant_id="globex")
+    mixed = acme.intent("mixed")._replace(tenant_id="globex")
     outcomes = await asyncio.gather(
         acme.store.claim(mixed), acme.store.claim(acme.intent("fine")), globex.store.claim(globex.intent("too")),
         return_exceptions=True,

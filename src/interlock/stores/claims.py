@@ -2,7 +2,8 @@
 
 Each function is one piece of work of the writer: it runs inside a transaction, and when it refuses it has
 written nothing. The common case of `claim` is one statement, in which the fence, the switches and the
-standing claim are checked; only when it wrote nothing do we ask why.
+standing claim are checked; only when it wrote nothing do we ask why. Claims, and settlements, may share a
+statement (`batch.py`).
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ from interlock.journal.store import (
     Settlement,
     SpentApproval,
 )
-from interlock.stores.marks import Marked
+from interlock.stores.marks import ManyMarked, Marked
 from interlock.stores.places import args_place
 from interlock.stores.runs import Holder
 from interlock.stores.seal import Seal, Unreadable
 
 __all__ = [
     "claim",
+    "claim_all",
     "claim_params",
     "claims_of",
     "disprove",
     "doubts",
     "find",
+    "is_plain",
     "read_claim",
     "resend",
     "senders",
     "settle",
+    "settle_all",
     "settle_params",
 ]
 
@@ -53,12 +57,12 @@ order by kind limit 1"""
 
 _OWNS = "select 1 from runs where run_id = :run_id and fence = :fence and state = 'running'"
 
-# By position, which SQLite binds in half the time it needs for names: 1 key … 15 seq, 16 args, 17 now, 18 since boot,
-# 19 heed safe mode.
-_CLAIM = Marked("""
+# By position, which SQLite binds in half the time it needs for names: 1 key … 15 seq, 16 args; then what all of a
+# statement share: 17 now, 18 since boot, 19 heed safe mode.
+_CLAIM_TEXT = """
 insert into journal (key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence, on_unknown,
   sent_key, fence, sender, turn, seq, args, state, sends, first_sent_at, last_sent_at, last_sent_s)
-select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 'intent', 1, ?17, ?17, ?18
+select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 'intent', 1, ?17, ?17, ?18 {rows}
 where exists (select 1 from runs where run_id = ?4 and fence = ?12 and state = 'running')
   and not exists (select 1 from switches where (expires_at is null or expires_at > ?17) and (kind = 'kill' or ?19)
     and (scope = 'global' or scope = 'tenant' and subject = ?2 or scope = 'agent' and subject = ?6
@@ -69,13 +73,17 @@ on conflict (key) do update set run_id = excluded.run_id, path = excluded.path, 
   sends = 1, first_sent_at = excluded.first_sent_at, last_sent_at = excluded.last_sent_at,
   last_sent_s = excluded.last_sent_s, args = excluded.args, verified = 1, settled_at = null, settled_by = '',
   settle_reason = '', result = null
-where journal.state = 'failed_clean'""")
+where journal.state = 'failed_clean'"""
+_CLAIM = Marked(_CLAIM_TEXT.replace("{rows}", ""))
+_CLAIM_MANY = ManyMarked(_CLAIM_TEXT, columns=16, shared=3)
 
-_SETTLE = Marked("""
+_SETTLE_TEXT = """
 update journal set state = ?2, result = ?3, verified = ?4, settled_by = ?5, settle_reason = ?6, settled_at = ?7,
   args = case when ?2 = 'in_doubt' then args end,
-  evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end
-where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)""")
+  evidence = case when evidence = '' or ?8 = '' then evidence || ?8 else evidence || char(10) || ?8 end {rows}
+where key = ?1 and state in ('intent', 'in_doubt') and (?9 is null or ?2 <> 'failed_clean' or fence = ?9)"""
+_SETTLE = Marked(_SETTLE_TEXT.replace("{rows}", ""))
+_SETTLE_MANY = ManyMarked(_SETTLE_TEXT, columns=9)
 
 # Nothing was sent since: what a fence, a number of the call and a count of sends say together is never said twice.
 _DISPROVE = Marked("""
@@ -137,6 +145,18 @@ def claim(
     if approval_id is not None:
         db.execute("update approvals set state = 'consumed' where id = ?", (approval_id,))
     return None
+
+
+def is_plain(_params: tuple[Any, ...], _clock: Clock, approval_id: str | None, observing: bool) -> bool:
+    """Whether a claim with these arguments may be one of `claim_all`."""
+    return approval_id is None and not observing
+
+
+def claim_all(db: sqlite3.Connection, claims: Sequence[tuple[Any, ...]]) -> bool:
+    """Write the intents of plain claims (arguments of `claim`) about different effects; False: not all of them."""
+    clock = claims[0][1]
+    rows = [params for params, *_ in claims]
+    return _CLAIM_MANY.run(db, rows, (clock.wall(), clock.boot(), True)) == len(rows)
 
 
 def _approved(db: sqlite3.Connection, approval_id: str, key: bytes, tenant_id: str, now: float) -> bool:
@@ -212,6 +232,11 @@ def _lines(evidence: Sequence[Mapping[str, Any]]) -> str:
 def settle(db: sqlite3.Connection, params: tuple[Any, ...]) -> bool:
     """Close an open claim; return whether it was open."""
     return _SETTLE.run(db, params).rowcount == 1
+
+
+def settle_all(db: sqlite3.Connection, settlements: Sequence[tuple[Any, ...]]) -> bool:
+    """Close open claims (arguments of `settle`), each another; False: not all of them were open."""
+    return _SETTLE_MANY.run(db, [params for (params,) in settlements]) == len(settlements)
 
 
 def disprove(

@@ -7,6 +7,7 @@ from typing import Any
 
 from interlock.core.errors import ConfigError
 from interlock.journal.replay import CallRecord, History, Reserved, TurnRecord
+from interlock.stores.batch import aside
 from interlock.stores.places import call_place, turn_place
 from interlock.stores.reader import Reader
 from interlock.stores.seal import Seal, Unreadable
@@ -103,6 +104,7 @@ class SqliteHistory:
         )
 
 
+@aside
 def _insert(
     db: sqlite3.Connection, table: str, run_id: str, fence: int, row: tuple[Any, ...], held: Reserved | None = None
 ) -> None:

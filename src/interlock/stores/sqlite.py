@@ -22,6 +22,7 @@ from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
 from interlock.stores import claims, runs
+from interlock.stores.batch import aside
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, is_busy, migrate, translate
 from interlock.stores.erasure import SqliteEraser
@@ -317,6 +318,7 @@ def _nothing(db: sqlite3.Connection) -> None:
     """What `flush` waits for."""
 
 
+@aside
 def _insert_calls(db: sqlite3.Connection, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
     if db.execute("select 1 from runs where run_id = ? and fence = ?", (run_id, fence)).fetchone() is None:
         return

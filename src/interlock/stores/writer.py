@@ -15,22 +15,18 @@ import contextlib
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from interlock.core.clock import Clock
 from interlock.core.errors import StoreUnavailable
-from interlock.journal.store import Refused
+from interlock.stores.batch import Item, Work, carry_out
 from interlock.stores.database import is_store_fault, translate
 
 __all__ = ["InlineWriter", "Writer", "WriterOptions", "WriterThread"]
 
 CLOSED = "the store is closed"
 FORKED = "the store was opened before a fork: open a gate of its own in each worker process"
-
-Work = Callable[..., Any]
-Item = tuple[Work, tuple[Any, ...], "asyncio.Future[Any] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,14 +307,9 @@ class WriterThread:
 
     def _transact(self, items: list[Item]) -> list[Any]:
         db = self._db
-        outcomes: list[Any] = []
         try:
             db.execute("begin immediate")
-            for work, args, _ in items:
-                try:
-                    outcomes.append(work(db, *args))
-                except Refused as refusal:
-                    outcomes.append(refusal)
+            outcomes = carry_out(db, items)
             db.execute("commit")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
