@@ -15,6 +15,7 @@ from interlock.cli.app import main
 # Verbs that are run elsewhere: they take long, or need files of their own.
 ELSEWHERE = {
     "chaos": "tests/chaos",
+    "load": "tests/chaos",
     "drill": "tests/chaos",
     "backtest": "tests/forensics",
     "diagnose": "tests/cli/test_forensics.py",

@@ -94,7 +94,9 @@ def _pairs(rest: str, where: str) -> dict[str, Any]:
         if pair[1] in found:
             raise ConfigError(f"{where}: {pair[1]} stands twice")
         try:
-            found[pair[1]] = parse_yaml(f"value: {pair[2]}\n", where).data["value"]
+            # A glob that begins with a star would be an alias of YAML.
+            text = f"'{pair[2]}'" if pair[2].startswith("*") else pair[2]
+            found[pair[1]] = parse_yaml(f"value: {text}\n", where).data["value"]
         except ConfigError:
             raise ConfigError(f"{where}: {pair[1]}: {pair[2]!r} is no value: write a number, text or [a, b]") from None
         end = pair.end()

@@ -49,6 +49,7 @@ VERBS = (
     Verb("Learn", "backtest", "backtest", "Judge a configuration by recorded runs: stops, savings, false stops."),
     Verb("Learn", "calibrate", "calibrate", "Write a configuration out of your own recorded runs."),
     Verb("Prove", "chaos", "chaos", "Prove guards with faults, before production does."),
+    Verb("Prove", "load", "load", "Say what guards cost under load, with tools that take their time."),
     Verb("Run", "memory", "memory", "List, release, purge and erase what agents remember."),
     Verb("Run", "purge", "purge", "Drop content, then keys, that are old enough."),
     Verb("Run", "submit", "worker", "Queue a run for the workers of the store."),

@@ -10,12 +10,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from interlock.chaos.coverage import Production, coverage_of, lacking, production
 from interlock.chaos.matrix import SuiteRun, run_suite
+from interlock.chaos.scene import GUARDS
 from interlock.chaos.suite import GOLDEN, load_suite, shipped
 from interlock.chaos.suite_report import SuiteReport, injected_of, reasons_of
 from interlock.chaos.trying import Outcome
+from interlock.cli.chaos_record import record
+from interlock.cli.load import load
 from interlock.cli.options import JsonOption
 from interlock.cli.output import Cell, note, print_json, print_table, print_text
+from interlock.cli.progress import reading
 from interlock.cli.proxy import proxy
 from interlock.core.errors import ConfigError
 
@@ -37,6 +42,8 @@ app = typer.Typer()
 verbs = typer.Typer(cls=_Suites, no_args_is_help=True, help="Prove guards with faults, before production does.")
 app.add_typer(verbs, name="chaos")
 verbs.command()(proxy)
+verbs.command()(load)
+verbs.command()(record)
 
 
 @verbs.callback()
@@ -60,6 +67,10 @@ def run(
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Tasks side by side, a process each.")] = 2,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that opens from a disk.")] = None,
+    cover_production: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Recorded runs: say what they show and the suite lacks; repeat."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try every task: once without faults, then as often as it says. Exit 1 unless every one passed."""
@@ -71,6 +82,9 @@ def run(
     warnings = loaded.warnings()
     for warning in warnings:
         note(f"warning: {warning}")
+    for place in cover_production or ():
+        if not place.exists():
+            raise ConfigError(f"--cover-production: {place}: there is no such file")
     job = SuiteRun(source, loaded, agent, gate, tuple(task or ()), parallel)
     total = len(task or loaded.tasks)
     count = 0
@@ -82,7 +96,8 @@ def run(
 
     outcomes = asyncio.run(run_suite(job, told))
     options = [word for name, value in (("--agent", agent), ("--gate", gate)) if value for word in (name, value)]
-    report = SuiteReport(str(suite or source), tuple(options), outcomes, warnings)
+    lacks = None if not cover_production else lacking(_recorded(cover_production), coverage_of(outcomes))
+    report = SuiteReport(str(suite or source), tuple(options), outcomes, warnings, lacks)
     _write(junit, report.as_junit)
     _write(html, report.as_html)
     if as_json:
@@ -90,6 +105,14 @@ def run(
     else:
         _print(report)
     raise typer.Exit(report.exit_code)
+
+
+def _recorded(paths: list[Path]) -> Production:
+    with reading(paths) as watch:
+        recorded = production(paths, watch)
+    if not recorded.report.all.runs:
+        raise ConfigError("--cover-production: no file holds recorded runs of a form that is known")
+    return recorded
 
 
 def _write(place: Path | None, text: Any) -> None:
@@ -118,4 +141,29 @@ def _print(report: SuiteReport) -> None:
         if outcome.verdict != "passed":
             print_text((f"\n{outcome.name}: ", "bold"), outcome.why)
             print_text("  again: ", (report.replay(outcome), "cyan"))
+    _print_measures(report)
     sys.stdout.flush()
+
+
+def _print_measures(report: SuiteReport) -> None:
+    measured = report.measures()
+    print_text("")
+    if measured["recovery_rate"] is not None:
+        mean_s = measured["recovery_s_mean"]
+        took = "" if mean_s is None else f", {mean_s:.1f} s in the mean, {measured['recovery_s_longest']:.1f} s at most"
+        print_text(f"recovered in {measured['recovery_rate']:.0%} of {measured['repetitions']} tries{took}")
+    score = measured["success_under_faults_over_baseline"]
+    if score is not None:
+        print_text(f"score under faults: {score:.2f} of what it is without")
+    print_text(
+        f"duplicates: {measured['duplicates']}; false stops: {measured['false_stops']}; burnt under faults: "
+        f"${measured['usd_under_faults']:.4f}, without: ${measured['usd_of_baselines']:.4f}"
+    )
+    for name, known in report.coverage.as_json(GUARDS).items():
+        done, not_done = known["exercised"], known["not_exercised"]
+        rest = f"; not: {', '.join(not_done)}" if not_done else ""
+        print_text((f"{name.replace('_', ' ')} exercised: {len(done)} of {len(done) + len(not_done)}{rest}", "dim"))
+    for each in report.lacks or ():
+        print_text(("in production, not here: ", "yellow"), each)
+    if report.lacks is not None and not report.lacks:
+        print_text("what production shows, this suite has")

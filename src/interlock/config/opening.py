@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from interlock.budget.tenants import TenantStore
@@ -19,7 +20,7 @@ from interlock.policy.approval import ApprovalStore
 from interlock.policy.switches import SwitchStore
 from interlock.stores.sqlite import SqliteStore
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_store", "stored_bytes"]
 
 
 class Store(Journal, RunStore, Protocol):
@@ -107,3 +108,25 @@ def open_store(
         f"store: {scheme}:// is not supported; use sqlite:///path/file.db, sqlite:///:memory: or "
         "postgresql://user:password@host:5432/database"
     )
+
+
+async def stored_bytes(url: str) -> int | None:
+    """Return how many bytes a store takes on its disk, 0 where it is not there yet; None in memory.
+
+    Raises:
+        OSError: It cannot be asked. Of PostgreSQL, whatever the driver raises.
+    """
+    if url.startswith("sqlite:///"):
+        path = url.removeprefix("sqlite:///")
+        files = [Path(path + ending) for ending in ("", "-wal")]
+        return None if path in {"", ":memory:"} else sum(file.stat().st_size for file in files if file.exists())
+    from interlock.stores.pg_address import parse_address  # noqa: PLC0415
+    from interlock.stores.pg_connections import connect  # noqa: PLC0415
+
+    address = parse_address(url)
+    db = await connect(address, 10.0)
+    try:
+        asked = "select sum(pg_total_relation_size(oid)) from pg_class where relnamespace = to_regnamespace($1)"
+        return int(await db.fetchval(asked + " and relkind in ('r', 'm')", address.schema) or 0)
+    finally:
+        await db.close()
