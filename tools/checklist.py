@@ -1,6 +1,7 @@
 """Proves that the checklist is needed: without a guard, or without a key, a named test fails.
 
 In copies of the tree: each guard of `tests/requirements.py` is switched off, and one of its item's tests must fail;
+so is each thing of `tests/memory/needed.py`;
 each key of the configuration is forgotten, and the test with its two values must fail. Exit 1 if one does not.
 
 `python tools/checklist.py [WORD…]` tries only what has one of the words in its name. Takes some minutes.
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "checklist")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "checklist"), str(ROOT / "tests" / "memory")]
 
 from keys import PROBES  # noqa: E402 - beside the tests
+from needed import NEEDED  # noqa: E402
 
 from requirements import REQUIREMENTS, Off  # noqa: E402
 
@@ -74,11 +76,12 @@ class Trial:
 
 
 def trials() -> list[Trial]:
-    """Return every guard and every key."""
+    """Return every guard, what memory's promises rest on, and every key."""
     guards = [
         Trial(f"{r.item}{': ' + r.part if r.part else ''} [{r.guard}]", r.off, r.tests) for r in REQUIREMENTS if r.off
     ]
-    return guards + [Trial(f"key {key}", READS_THE_FILE, (KEY_TEST.format(key),), key) for key in PROBES]
+    memory = [Trial(each.name, each.off, each.tests) for each in NEEDED]
+    return guards + memory + [Trial(f"key {key}", READS_THE_FILE, (KEY_TEST.format(key),), key) for key in PROBES]
 
 
 def copy_tree(place: Path) -> Path:

@@ -15,6 +15,7 @@ from interlock.journal.store import ClaimState, Intent, NewRun, RunState, Settle
 from interlock.memory.fact import Origin
 from interlock.memory.residue import Standing, search_files
 from interlock.memory.store import PurgePolicy
+from interlock.stores.pg_address import parse_address
 from interlock.stores.postgres import PostgresStore
 from interlock.stores.sqlite import SqliteStore
 from interlock.supervisor.erasure import Proof, erase
@@ -229,6 +230,23 @@ async def test_what_postgresql_does_not_clean_by_itself_is_said(pg_server, pg_ur
     again = await erase(store, ACME, SUBJECT, clock, whole=True, proof=Proof())
     store.close()
     assert (again.verdict, again.regions) == ("erased", ())
+
+
+async def test_no_sample_of_a_value_stays_with_the_planner(pg_server, pg_url, clock):
+    """The server keeps values that stand often in a column in a table of its own, which no erasure reaches."""
+    store = PostgresStore(pg_url, clock=clock, environ=KEY)
+    for i in range(300):
+        new = new_fact(TEXT, subject=SUBJECT, key=f"k{i}", tags=(SUBJECT,))
+        store.memory.remember_soon(ANN if i % 2 else BOB, new)
+        store.memory.put_artifact_soon(ANN, new_artifact(f"{SUBJECT} {i}", subject=SUBJECT))
+    await store.flush()
+    store.close()
+    schema = parse_address(pg_url).schema
+    pg_server.execute(f"analyze {schema}.memory_facts")
+    pg_server.execute(f"analyze {schema}.memory_artifacts")
+    rows = pg_server.execute(f"select attname, s::text from pg_stats s where schemaname = '{schema}'")
+    assert {name for name, _ in rows} & {"tenant_id"}
+    assert not [name for name, sample in rows if "curie" in sample.lower() or name == "user_id"]
 
 
 async def test_a_role_that_may_not_clean_the_server_says_so(pg_server, open_role, clock):

@@ -143,6 +143,14 @@ async def test_the_scope_is_named_for_one_transaction_and_no_longer(pg_url, fill
     assert await db.fetchval(f"select count(*) from {table(pg_url, 'facts')}") == 0
 
 
+async def test_a_store_becomes_a_role_that_the_policies_hold(filled):
+    """A superuser's too: with a query that forgets every condition, each verb is held to its scope."""
+    forgetful = filled.memory
+    forgetful._text = lambda text: text.replace("{s}", forgetful._schema).replace("f.tenant_id = $1", "$1 = $1")
+    assert {fact.scope for fact in await forgetful.list_facts(ANN, NOW)} == {ANN, CHAT}
+    assert (await forgetful.stats(ANN, NOW)).active == 2
+
+
 async def test_facts_share_a_transaction_with_journals(filled):
     """A statement on memory that is refused spoils nothing, and leaves nobody with another role."""
     before = filled._writer.batches
