@@ -1,15 +1,16 @@
-"""A proxy before a PostgreSQL server that cuts the connection at the n-th statement: before it, or before its answer."""
+"""The fault proxy before a PostgreSQL server, on a socket and a thread of its own; it cuts at the n-th statement."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import struct
 import tempfile
-import threading
 from pathlib import Path
 
+from interlock.chaos.proxy import FaultProxy
+from interlock.chaos.wire import WireFault, WireKind
+from interlock.stores.pg_thread import LoopThread
+
 SOCKET = ".s.PGSQL.5432"
+PATIENCE_S = 30.0
 
 
 class Cutter:
@@ -21,98 +22,38 @@ class Cutter:
     """
 
     def __init__(self, server):
-        self.server = str(server.folder / SOCKET)
         self._folder = tempfile.TemporaryDirectory(prefix="il-cut-")
         self.folder = Path(self._folder.name)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.folder / SOCKET))
-        self._listener.listen()
-        self._lock = threading.Lock()
-        self._open = set()
-        self.arm(0)
-        threading.Thread(target=self._accept, daemon=True).start()
+        # A store waits for its server while it opens and closes: the proxy must not live in the same loop.
+        self._thread = LoopThread("cutter")
+        listen = f"unix:{self.folder / SOCKET}"
+        self._proxy = FaultProxy(f"unix:{server.folder / SOCKET}", listen=listen, framing="postgres")
+        self._wait(self._proxy.start())
+        self._before = 0
 
     def arm(self, at, *, after=False, times=1):
         """Cut at the `at`-th statement from now (0: never); `after` it was carried out, but before it was answered."""
-        with self._lock:
-            self.at, self.after, self.times, self.statements, self.cuts = at, after, times, 0, 0
+        kind = WireKind.ANSWER_LOST if after else WireKind.RESET
+        faults = [WireFault(kind, calls=tuple(range(at, at + times)))] if at else []
+        self._wait(self._proxy.arm(faults))
+        self._before = self._proxy.requests
+
+    @property
+    def statements(self):
+        return self._proxy.requests - self._before
+
+    @property
+    def cuts(self):
+        return sum(self._proxy.injected.values())
 
     def cut_all(self):
         """Cut what is connected."""
-        for one in list(self._open):
-            close(one)
+        self._wait(self._proxy.cut())
 
     def close(self):
-        close(self._listener)
-        self.cut_all()
+        self._wait(self._proxy.close())
+        self._thread.stop(PATIENCE_S)
         self._folder.cleanup()
 
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self.server)
-            except OSError:
-                return
-            self._open |= {client, server}
-            muted = threading.Event()
-            threading.Thread(target=self._forward, args=(client, server, muted), daemon=True).start()
-            threading.Thread(target=self._back, args=(client, server, muted), daemon=True).start()
-
-    def _forward(self, client, server, muted):
-        """From the client: a start-up packet, then messages of type, length and body; Q and S end a statement."""
-        try:
-            (length,) = struct.unpack("!i", exactly(client, 4))
-            server.sendall(struct.pack("!i", length) + exactly(client, length - 4))
-            while True:
-                head = exactly(client, 5)
-                message = head + exactly(client, struct.unpack("!i", head[1:])[0] - 4)
-                if head[:1] in b"QS" and self._hit():
-                    if not self.after:
-                        break
-                    muted.set()
-                server.sendall(message)
-        except OSError:
-            pass
-        if not muted.is_set():
-            close(client)
-            close(server)
-
-    def _back(self, client, server, muted):
-        try:
-            while True:
-                head = exactly(server, 5)
-                message = head + exactly(server, struct.unpack("!i", head[1:])[0] - 4)
-                if not muted.is_set():
-                    client.sendall(message)
-                elif head[:1] == b"Z":
-                    break
-        except OSError:
-            pass
-        close(client)
-        close(server)
-
-    def _hit(self):
-        with self._lock:
-            self.statements += 1
-            if self.at and self.at <= self.statements < self.at + self.times:
-                self.cuts += 1
-                return True
-            return False
-
-
-def exactly(source, count):
-    data = b""
-    while len(data) < count:
-        part = source.recv(count - len(data))
-        if not part:
-            raise OSError("closed")
-        data += part
-    return data
-
-
-def close(one):
-    with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
+    def _wait(self, work):
+        return self._thread.wait_for(work, PATIENCE_S)
