@@ -72,10 +72,14 @@ def failing(error):
     return call("get", {"n": 0}, error=error)
 
 
+GET, INVENTED = call("get", {"n": 0}, "a"), call("no such tool!", {"n": 0}, "a")
+
+
 @settings(max_examples=60, deadline=None)
 @example(  # an answer after an attempt that may have happened says less than one without
     turns=[[failing("server_or_network")], [failing("server_or_network"), failing("bad_arguments")]], config={}
 )
+@example(turns=[[GET, INVENTED], [GET, GET], [GET, INVENTED], [INVENTED, GET]], config={})  # the invented count too
 @given(turns=turns, config=configurations)
 def test_any_run_ends_as_in_the_live_funnel(turns, config):
     recorded, configured = run(*turns), load_settings(config or None)

@@ -10,7 +10,7 @@ from interlock.forensics.tape import arguments_of, whole_text
 from interlock.forensics.traces import RecordedCall, RecordedRun
 from interlock.policy.taint import TaintRule
 
-__all__ = ["Hearsay", "spec_of"]
+__all__ = ["Hearsay", "nobodys", "spec_of"]
 
 
 class Hearsay:
@@ -52,6 +52,11 @@ def spec_of(name: str, effect: ToolEffect) -> ToolSpec:
         takes_key=True,
         allow=True,
     )
+
+
+def nobodys(name: str) -> ToolSpec:
+    """Return what stands for a name that no tool has: models invent them, and the policy refuses them."""
+    return ToolSpec(name, _nothing, is_async=False, known=False)
 
 
 def _nothing() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from interlock.budget.loops import LoopDetector
 from interlock.budget.meter import Meter, Refused
@@ -21,7 +20,7 @@ from interlock.core.errors import CircuitOpen, InterlockError, LoopDetected, Out
 from interlock.core.reasons import StopReason
 from interlock.forensics.driven import ASSUMED_TURN_S, DrivenRun, bursts_of, declared
 from interlock.forensics.effects import SetEffects, ToolEffect
-from interlock.forensics.hearsay import Hearsay, spec_of
+from interlock.forensics.hearsay import Hearsay, nobodys, spec_of
 from interlock.forensics.looping import key_of_call
 from interlock.forensics.tape import RecordedFailure
 from interlock.forensics.traces import RecordedCall, RecordedRun
@@ -73,8 +72,12 @@ class Judge:
 
     def judge(self, run: RecordedRun) -> DrivenRun:
         """Return what would have become of a run."""
-        tools, undeclared = declared(run, self.effects, infer=self._infer)
-        replay = _Replay(self, run, {name: self._tool(name, effect) for name, effect in tools.items()})
+        effects, undeclared = declared(run, self.effects, infer=self._infer)
+        tools = {name: self._tool(name, effect) for name, effect in effects.items()}
+        for call in run.calls:
+            if call.tool not in tools:
+                tools[call.tool] = Tool(self, self._declarations.settled(nobodys(call.tool)))
+        replay = _Replay(self, run, tools)
         replay.driven.undeclared = undeclared
         return replay.go()
 
@@ -120,7 +123,7 @@ class Tool:
         self.spec = spec
         self.write = spec.may_write
         self.allowed = spec.repeat is Repeat.ALLOW
-        self.collapses = self.write and spec.repeat is Repeat.COLLAPSE
+        self.collapses = self.write and spec.known and spec.repeat is Repeat.COLLAPSE
         self.denied = None if decision.allowed else ToolDenied(f"{spec.name}: {decision.policy} ({decision.source})")
         self.cap = judge.max_calls(spec.name)
         self.exempt = judge.exempt.match(spec.name) is not None
@@ -214,12 +217,7 @@ class _Replay:
     def _call(self, call: RecordedCall) -> None:
         name = (call.tool, call.args_hash)
         self._own[name] = self._own.get(name, -1) + 1
-        tool = self._tools.get(call.tool)
-        if tool is None:
-            # A name that no tool can have: the loop rules count it, the policy refuses it.
-            self.driven.denied.append(self.driven.proposed)
-            self._refuse(ToolDenied(f"{call.tool[:60]!a} is not a registered tool"))
-            return
+        tool = self._tools[call.tool]
         key, batch = key_of_call(*name), self._meter.steps
         if not tool.exempt:
             verdict = self._loops.propose(key, batch, write=tool.write, allowed=tool.allowed)
@@ -396,5 +394,4 @@ class _Replay:
         driven.duplicates_executed = self._duplicates(self._performed)
 
     def _duplicates(self, performed: Mapping[tuple[str, str], int]) -> int:
-        tools: Mapping[str, Any] = self._tools
-        return sum(n - 1 for (name, _), n in performed.items() if n > 1 and name in tools and tools[name].collapses)
+        return sum(n - 1 for (name, _), n in performed.items() if n > 1 and self._tools[name].collapses)
