@@ -35,6 +35,7 @@ PARTS = {
     "crowded": "benchmarks.crowded",
     "idle": "benchmarks.idle",
     "adapters": "benchmarks.adapters",
+    "memory": "benchmarks.remembering",
     "scale": "benchmarks.scale",
     "forensics": "benchmarks.forensics",
 }
