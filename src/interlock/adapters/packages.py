@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import warnings
 from collections.abc import Iterator
@@ -36,9 +37,14 @@ def needs(extra: str) -> Iterator[None]:
         raise MissingExtra(text) from error
 
 
+@functools.cache
+def _installed(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
+
+
 def tested(distribution: str, *versions: str) -> None:
     """Warn, once a process, if the installed version of `distribution` is none of `versions` (`2.68`: any 2.68.x)."""
-    installed = importlib.metadata.version(distribution)
+    installed = _installed(distribution)
     if any(f"{installed}.".startswith(f"{version}.") for version in versions):
         return
     text = f"{distribution} {installed} is not a version that Interlock was tested with ({', '.join(versions)})"
