@@ -20,6 +20,7 @@ from interlock.adapters.nests import Nest, nested_in
 from interlock.adapters.packages import needs, tested
 from interlock.adapters.seam import Seam
 from interlock.adapters.values import ToolArguments
+from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
 from interlock.core.calls import Schema
 from interlock.core.errors import ConfigError, LeaseLost, NoRun, RunStopped
@@ -40,6 +41,8 @@ __all__ = ["InterlockPlugin", "interlock_plugin"]
 NO_RUN = (
     "no run of this gate is open here: call the runner inside gate.run(agent, task) or `async with gate.open_run(task)`"
 )
+# Applications that make their tools anew for each request: what is known of them is bounded.
+TOOLS_KEPT = 1024
 _EFFECTS: dict[Any, Literal["read", "write"]] = {"read": "read", "write": "write"}
 
 
@@ -61,6 +64,7 @@ class InterlockPlugin(BasePlugin):
         self._seam = Seam(gate)
         self._strict = gate.settings.validation.input.strict
         self._schemas: dict[tuple[str, str], Schema] = {}
+        self._facts: dict[int, _Facts] = {}
         self._open: dict[tuple[str, str, str], _Asked] = {}
 
     async def _run(self) -> Run:
@@ -156,17 +160,16 @@ class InterlockPlugin(BasePlugin):
 
     async def _call(self, tool: BaseTool, args: dict[str, Any], tool_context: Any) -> Any:
         run = await self._run()
-        fn = tool.func if isinstance(tool, FunctionTool) else None
-        blocks = fn is not None and not inspect.iscoroutinefunction(fn) and not inspect.isasyncgenfunction(fn)
+        facts = self._facts_of(tool)
         confirmation = tool_context.tool_confirmation
 
         async def handler(given: dict[str, Any]) -> Any:
-            if fn is not None and not isinstance(fn, Tool) and KEY in inspect.signature(fn).parameters:
+            if facts.takes_key:
                 attempt = attempt_under_way.get()
                 given[KEY] = None if attempt is None else attempt.sent_key
             nest = Nest(run, tool.name).enter()
             try:
-                value = await _performed(tool, given, tool_context, blocks=blocks)
+                value = await _performed(tool, given, tool_context, blocks=facts.blocks)
             except BaseException as error:
                 await nest.aclose(error)
                 raise
@@ -182,22 +185,30 @@ class InterlockPlugin(BasePlugin):
             {name: value for name, value in args.items() if name != KEY},
             handler,
             effect=_EFFECTS.get((tool.custom_metadata or {}).get("effect")),
-            function=fn if isinstance(fn, Tool) else None,
-            inputs=self._inputs(tool),
+            function=facts.function,
+            inputs=facts.inputs,
             tool_call_id=tool_context.function_call_id,
             approval="given" if confirmation is not None and confirmation.confirmed else None,
-            threaded=blocks,
+            threaded=facts.blocks,
         )
         if outcome.ok and outcome.note is None:
             return outcome.value
         return {"result": outcome.for_model} if outcome.ok else {"error": outcome.for_model}
+
+    def _facts_of(self, tool: BaseTool) -> _Facts:
+        found = self._facts.get(id(tool))
+        if found is None or found.tool is not tool:
+            if len(self._facts) >= TOOLS_KEPT:
+                self._facts.clear()
+            found = self._facts[id(tool)] = _Facts(tool, self._inputs(tool))
+        return found
 
     def _inputs(self, tool: BaseTool) -> Schema:
         declaration = tool._get_declaration()  # noqa: SLF001 - what the framework tells models of a tool
         spelled = "" if declaration is None else declaration.model_dump_json(exclude_none=True)
         found = self._schemas.get((tool.name, spelled))
         if found is None:
-            if len(self._schemas) >= 1024:
+            if len(self._schemas) >= TOOLS_KEPT:
                 self._schemas.clear()
             found = self._schemas[(tool.name, spelled)] = self._compiled(tool)
         return found
@@ -208,6 +219,26 @@ class InterlockPlugin(BasePlugin):
             with contextlib.suppress(ConfigError):
                 return compile_inputs(tool.func, strict=self._strict, ignore=own)
         return ToolArguments()
+
+
+class _Facts:
+    """What the gate needs of one tool.
+
+    Attributes:
+        tool: As the application made it. inputs: what its arguments must fit.
+        function: What will be called, if it is a tool of a gate. takes_key: it is none, and takes `idempotency_key`.
+        blocks: It is a plain function.
+    """
+
+    __slots__ = ("blocks", "function", "inputs", "takes_key", "tool")
+
+    def __init__(self, tool: BaseTool, inputs: Schema) -> None:
+        fn = tool.func if isinstance(tool, FunctionTool) else None
+        self.tool = tool
+        self.inputs = inputs
+        self.function = fn if isinstance(fn, Tool) else None
+        self.takes_key = fn is not None and self.function is None and KEY in inspect.signature(fn).parameters
+        self.blocks = fn is not None and not inspect.iscoroutinefunction(fn) and not inspect.isasyncgenfunction(fn)
 
 
 class _Asked:
@@ -285,12 +316,7 @@ def _charge(run: Run, turn: ModelTurn, response: LlmResponse) -> None:
     usage = response.usage_metadata
     if usage is not None:
         output = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)
-        turn.charge(
-            {
-                "input_tokens": (usage.prompt_token_count or 0) + (usage.tool_use_prompt_token_count or 0),
-                "output_tokens": output,
-                "input_tokens_details": {"cached_tokens": usage.cached_content_token_count or 0},
-            }
-        )
+        asked = (usage.prompt_token_count or 0) + (usage.tool_use_prompt_token_count or 0)
+        turn.charge(Usage(asked, output, usage.cached_content_token_count or 0))
     if run.scope.tape is not None:
         turn.reply = _as_json(response)
