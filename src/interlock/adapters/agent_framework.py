@@ -17,6 +17,7 @@ from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.packages import needs, tested
 from interlock.adapters.seam import Seam
 from interlock.adapters.values import ToolArguments
+from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
 from interlock.core.calls import Schema
 from interlock.core.errors import ConfigError, LeaseLost, NoRun, RunStopped
@@ -50,6 +51,10 @@ Next = Callable[[], Awaitable[None]]
 NO_RUN = (
     "no run of this gate is open here: call the agent inside gate.run(agent, task) or `async with gate.open_run(task)`"
 )
+# Applications that make their tools anew for each request: what is known of them is bounded.
+TOOLS_KEPT = 1024
+# What it calls input, output, and cached input.
+_COUNTS = ("input_token_count", "output_token_count", "cache_read_input_token_count")
 _EFFECTS: dict[Any, Literal["read", "write"]] = {"read": "read", "write": "write"}
 
 
@@ -84,6 +89,7 @@ class _Guard:
         self.prices = gate.settings.prices
         self._strict = gate.settings.validation.input.strict
         self._schemas: dict[tuple[str, str], Schema] = {}
+        self._inputs: dict[int, tuple[FunctionTool, Schema]] = {}
 
     def run(self) -> Run:
         run = self.seam.run()
@@ -93,12 +99,18 @@ class _Guard:
 
     def inputs(self, tool: FunctionTool) -> Schema:
         """Return what a call's arguments must fit; tools that are made anew share one, as long as they look alike."""
+        known = self._inputs.get(id(tool))
+        if known is not None and known[0] is tool:
+            return known[1]
         place = (tool.name, json.dumps(tool.parameters(), sort_keys=True, default=str))
         found = self._schemas.get(place)
         if found is None:
-            if len(self._schemas) >= 1024:
+            if len(self._schemas) >= TOOLS_KEPT:
                 self._schemas.clear()
             found = self._schemas[place] = self._compiled(tool)
+        if len(self._inputs) >= TOOLS_KEPT:
+            self._inputs.clear()
+        self._inputs[id(tool)] = (tool, found)
         return found
 
     def _compiled(self, tool: FunctionTool) -> Schema:
@@ -258,14 +270,8 @@ def _wrap_up(turn: ModelTurn, context: ChatContext) -> None:
 def _charge(run: Run, turn: ModelTurn, response: Any) -> None:
     usage = response.usage_details
     if usage:
-        turn.charge(
-            {
-                "input_tokens": usage.get("input_token_count") or 0,
-                "output_tokens": usage.get("output_token_count") or 0,
-                "input_tokens_details": {"cached_tokens": usage.get("cache_read_input_token_count") or 0},
-            },
-            model=response.model,
-        )
+        used = Usage(*(usage.get(name) or 0 for name in _COUNTS))
+        turn.charge(used, model=response.model)
     if run.scope.tape is not None:
         turn.reply = json.loads(response.to_json())
 
