@@ -11,6 +11,7 @@ each time. Tools are guarded wherever it stands.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -60,6 +61,20 @@ def interlock_middleware(
     return _AskingMiddleware(guard, gate) if guard.by_framework else _InterlockMiddleware(guard, gate)
 
 
+# LangSmith's span around a hook reads its signature each time, which for a method is put together each time.
+_HOOKS = ("wrap_tool_call", "awrap_tool_call", "wrap_model_call", "awrap_model_call")
+
+
+def _said(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a hook as a function that says its signature."""
+
+    def function(request: Any, handler: Any) -> Any:
+        return hook(request, handler)
+
+    function.__signature__ = inspect.signature(hook)  # type: ignore[attr-defined]
+    return function
+
+
 class _InterlockMiddleware(AgentMiddleware[Any, Any]):
     """Every tool call through the funnel, every model request a turn of the run.
 
@@ -75,6 +90,8 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         self.tools: list[Any] = []
         self._guard = guard
         self._prices = gate.settings.prices
+        for name in _HOOKS:
+            setattr(self, name, _said(getattr(self, name)))
 
     # -- tools
 

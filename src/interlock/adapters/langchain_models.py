@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
 from interlock.adapters.langchain_values import corrected, dumped_reply, read_reply
+from interlock.budget.prices import Usage
+from interlock.core.fields import read_field
 from interlock.supervisor.run import Run
 from interlock.supervisor.turns import ModelTurn
 
@@ -39,6 +41,8 @@ _PROVIDERS = {
 MODELS_KEPT = 64
 _COUNTING: dict[int, tuple[BaseChatModel, BaseChatModel]] = {}
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_NAMING = ("model_name", "model", "model_id", "deployment_name", *_CAPS)
+_NAMED: dict[int, tuple[BaseChatModel, tuple[Any, ...], tuple[str, str | None, Any]]] = {}
 
 
 def words_of(model: BaseChatModel, prices: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,14 +52,33 @@ def words_of(model: BaseChatModel, prices: Mapping[str, Any], settings: Mapping[
         prices: The configuration's own prices; a name in them goes before the provider's.
         settings: Of this request.
     """
-    said: Mapping[str, Any] = model._get_ls_params()  # noqa: SLF001 - what LangChain tells tracers of a model
-    name = str(said.get("ls_model_name") or getattr(model, "model_name", "") or getattr(model, "model", ""))
-    provider = _PROVIDERS.get(str(said.get("ls_provider")))
-    named = name or model._llm_type  # noqa: SLF001 - the same
+    named, provider, usual = _names_of(model)
     if provider is not None and named not in prices:
         named = f"{provider}:{named}"
-    cap = next((settings[key] for key in _CAPS if settings.get(key)), said.get("ls_max_tokens"))
+    cap = next((settings[key] for key in _CAPS if settings.get(key)), usual)
     return {"model": named, "max_output_tokens": cap if isinstance(cap, int) and cap > 0 else None, "record": dict}
+
+
+def _names_of(model: BaseChatModel) -> tuple[str, str | None, Any]:
+    """Return a model's name, its provider in the price list, and its own cap on what it says.
+
+    LangChain makes them for tracers, from all of the model: they are kept for as long as what they are made of stays.
+    """
+    made_of = tuple(read_field(model, name) for name in _NAMING)
+    found = _NAMED.get(id(model))
+    if found is not None and found[0] is model and found[1] == made_of:
+        return found[2]
+    said: Mapping[str, Any] = model._get_ls_params()  # noqa: SLF001 - what LangChain tells tracers of a model
+    name = str(said.get("ls_model_name") or getattr(model, "model_name", "") or getattr(model, "model", ""))
+    names = (
+        name or model._llm_type,  # noqa: SLF001 - the same
+        _PROVIDERS.get(str(said.get("ls_provider"))),
+        said.get("ls_max_tokens"),
+    )
+    if len(_NAMED) >= MODELS_KEPT:
+        _NAMED.clear()
+    _NAMED[id(model)] = (model, made_of, names)
+    return names
 
 
 def counting(model: BaseChatModel) -> BaseChatModel:
@@ -89,16 +112,12 @@ def recall(turn: ModelTurn) -> list[BaseMessage]:
     return read_reply(turn.reply)
 
 
-def _usage(message: AIMessage) -> dict[str, Any] | None:
+def _usage(message: AIMessage) -> Usage | None:
     usage = message.usage_metadata
     if usage is None:
         return None
     details = usage.get("input_token_details") or {}
-    return {
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "input_tokens_details": {"cached_tokens": details.get("cache_read") or 0},
-    }
+    return Usage(usage["input_tokens"], usage["output_tokens"], details.get("cache_read") or 0)
 
 
 def _estimate(asked: Sequence[AnyMessage], message: AIMessage) -> dict[str, int]:
