@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schedule_plans import Plan
-from schedule_world import MODEL, ORDERED, SEVERAL, World, gate
+from schedule_world import MODEL, ORDERED, SEVERAL, USD_PER_TOKEN, World, gate
 
 from interlock import RunResult, StopReason
 from interlock.chaos.faults import STORE_KINDS, Kind
@@ -20,6 +21,7 @@ from interlock.core.errors import InterlockError
 OUTPUT_TOKENS, INPUT_TOKENS = 60, 10
 HUNG_S = 7_200.0
 TIMEOUT_S = 30.0
+MOST_ATTEMPTS = 3
 TRIED: Counter[str] = Counter()  # what all schedules of this process came to
 QUIET = replace(gate.settings.logging, level="error")
 
@@ -31,6 +33,7 @@ class Lived:
     Attributes:
         proposed: Calls that the agent made, by (tool, n); None for what the model made up. answers: how many came.
         entered: How often the agent was started. left: tasks that are still there when all is closed.
+        turns, usd, tokens: What model turns came to. answered: those of them that the model answered.
     """
 
     plan: Plan
@@ -42,6 +45,10 @@ class Lived:
     made: int = 0
     entered: int = 0
     left: int = 0
+    turns: int = 0
+    usd: float = 0.0
+    tokens: int = 0
+    answered: int = 0
     elapsed_s: float = 0.0
 
 
@@ -63,12 +70,18 @@ class Agent:
             if turn.usd is not None:
                 async with run.step() as step:
                     step.charge({"cost_usd": turn.usd, "input_tokens": 5, "output_tokens": 5})
+                self.took(turn.usd, 10)
                 made = [(tool, {"n": n}) for tool, n in calls]
             else:
                 made = await self.asked(run, calls)
             # It waits for its calls, whatever became of one of them: so every call can be on record.
             done += total(await asyncio.gather(*(self.call(run, *one) for one in made), return_exceptions=True))
         return done
+
+    def took(self, usd, tokens):
+        self.lived.turns += 1
+        self.lived.usd += usd
+        self.lived.tokens += tokens
 
     async def asked(self, run, calls):
         async def ask(wanted):
@@ -81,6 +94,8 @@ class Agent:
             raise
         except Exception:  # the model is rate limited: the agent does without it
             return [(tool, {"n": n}) for tool, n in calls]
+        self.lived.answered += 1
+        self.took(USD_PER_TOKEN * (INPUT_TOKENS + OUTPUT_TOKENS), INPUT_TOKENS + OUTPUT_TOKENS)
         first = [(reply["tool"], reply["args"])] if "tool" in reply else []
         return first + [(tool, {"n": n}) for tool, n in calls[1:]]
 
@@ -153,7 +168,7 @@ async def _live(plan, off):
 
 def wrong_with(lived):
     """Return what is wrong, in words; nothing if all is well."""
-    return [*_effects(lived), *_end(lived), *_budgets(lived), *_record(lived)]
+    return [*_effects(lived), *_end(lived), *_budgets(lived), *_record(lived), *_accounts(lived), *_attempts(lived)]
 
 
 def _effects(lived):
@@ -221,3 +236,44 @@ def _record(lived):
             yield f"injected and not on record: {injection}"
     if lived.result.reason is not StopReason.STORE_UNAVAILABLE and record["stop_reason"] != lived.result.reason:
         yield f"told {lived.result.reason}, and {record['stop_reason']} is on record"
+
+
+def _accounts(lived):
+    """What is told of the use must be the use; where each model turn came to its end."""
+    result, whole = lived.result, lived.entered == 1 and len(lived.scene.prompts) == lived.answered
+    if not whole or result.reason in {StopReason.TIME_BUDGET, StopReason.STORE_UNAVAILABLE}:
+        return
+    if abs(result.cost_usd - lived.usd) > 1e-6:
+        yield f"${lived.usd} were spent, and ${result.cost_usd} are told"
+    if result.tokens != lived.tokens:
+        yield f"{lived.tokens} tokens were used, and {result.tokens} are told"
+    if lived.turns - 1 > result.steps or result.steps > lived.turns:
+        yield f"{lived.turns} turns were taken, and {result.steps} are told"
+
+
+def _attempts(lived):
+    """No call has more attempts than it may, each is on record, and a wait that was asked for is kept."""
+    rows = {row["seq"]: row for row in (lived.record or {}).get("trace", ())}
+    by_call = {}
+    for request in lived.scene.requests:
+        if request.run_id == lived.result.run_id:
+            by_call.setdefault(request.seq, []).append(request)
+    asked_s = {
+        (each.seq, each.attempt): fault.retry_after_s
+        for each in lived.scene.injections
+        for fault in lived.plan.faults
+        if fault.label == each.fault == "http_429" and fault.retry_after_s is not None
+    }
+    for seq, requests in by_call.items():
+        if len(requests) > MOST_ATTEMPTS:
+            yield f"call {seq} had {len(requests)} attempts"
+        if lived.entered == 1 and seq in rows and rows[seq]["attempts"] != len(requests):
+            yield f"call {seq} had {len(requests)} attempts, and {rows[seq]['attempts']} are on record"
+        for before, after in itertools.pairwise(requests):
+            least_s = asked_s.get((seq, before.attempt), 0.0)
+            if after.at_s - before.at_s < least_s - 1e-6 and lone_429(lived):
+                yield f"call {seq} was to wait {least_s} s and waited {after.at_s - before.at_s}"
+
+
+def lone_429(lived):
+    return sum(fault.label == "http_429" for fault in lived.plan.faults) == 1

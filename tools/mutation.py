@@ -1,0 +1,316 @@
+"""Mutation testing of the guards by the chaos suites: which small faults of ours do users' own means find?
+
+A mutant is killed if a task of `everything` or of the golden tasks no longer passes, if one of the fault schedules of
+`tests/proof` breaks a promise, if it hangs, or if it cannot be imported. Nothing else counts: no unit test is run. Each
+mutant is tried in a forked process that imports Interlock with one module changed; one of a line that nothing reaches
+lives without a trial. All chance is seeded.
+
+    python tools/mutation.py [--sample N] [--seed N] [--jobs N] [--schedules N] [--only WORD] [--json FILE]
+
+Without `--sample` every mutant is tried, which takes hours. Exit 1 if less than `--goal` percent are killed.
+Mutants that change nothing anybody could see are named, with the reason, in `tools/mutants_spared.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+# Imported before the forks, so that a mutant pays for Interlock alone.
+import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
+import genai_prices  # noqa: F401
+import hypothesis
+import orjson  # noqa: F401
+import pydantic.main  # noqa: F401
+import typer  # noqa: F401
+import yaml  # noqa: F401
+from mutants import Mutant, mutants_of
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "interlock"
+PACKAGES = ("budget", "journal", "resilience", "policy")
+SPARED = Path(__file__).with_name("mutants_spared.txt")
+DEADLINE_S = 90.0
+ALIVE, KILLED = 0, 7
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self._code
+
+
+class _Finder:
+    """Finds one module of ours with other code in it."""
+
+    def __init__(self, name: str, path: Path, code: CodeType) -> None:
+        self._name, self._path, self._code = name, path, code
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, self._path, loader=_Loader(name, str(self._path), self._code)
+        )
+
+
+def put_in(mutant: Mutant) -> None:
+    """Let the mutant be imported in place of its module."""
+    code = compile(mutant.tree(SOURCE), str(SOURCE / mutant.path), "exec")
+    name = ".".join(("interlock", *mutant.path.with_suffix("").parts)).removesuffix(".__init__")
+    sys.meta_path.insert(0, _Finder(name, SOURCE / mutant.path, code))
+
+
+def first_failure(schedules: int) -> str | None:
+    """Try the suites and the schedules, and return the first thing that is wrong."""
+    return _of_suites() or _of_schedules(schedules)
+
+
+def _of_suites() -> str | None:
+    from interlock.chaos.child import find_subject  # noqa: PLC0415 - it may be mutated
+    from interlock.chaos.faults import WORKER_KINDS  # noqa: PLC0415
+    from interlock.chaos.suite import EVERYTHING, GOLDEN, faults_of, load_suite  # noqa: PLC0415
+    from interlock.chaos.trying import try_once  # noqa: PLC0415
+
+    for source in (GOLDEN, EVERYTHING):
+        suite = load_suite(source)
+        for task in suite.tasks:
+            if any(fault.kind in WORKER_KINDS for fault in faults_of(task)):
+                continue  # real processes would import what is not mutated
+            subject = find_subject(task.agent or suite.agent, suite.gate, suite)
+            found = try_once(subject.agent, subject.gate, suite, task, seed=suite.seed)
+            if found.failures or found.not_exercised:
+                return f"task {task.name}: {(*found.failures, found.not_exercised)[0]}"
+    return None
+
+
+def _of_schedules(number: int) -> str | None:
+    from schedule_life import live, wrong_with  # noqa: PLC0415
+    from schedule_plans import plans  # noqa: PLC0415
+
+    class Wrong(Exception):
+        pass
+
+    @hypothesis.seed(1)
+    @hypothesis.settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(plans())
+    def schedules(plan: Any) -> None:
+        for wrong in wrong_with(live(plan)):
+            raise Wrong(wrong)
+
+    if not number:
+        return None
+    try:
+        schedules()
+    except Wrong as wrong:
+        return f"schedule: {wrong}"
+    return None
+
+
+@dataclass
+class Trial:
+    """A mutant under way in a process of its own."""
+
+    mutant: Mutant | None
+    pid: int
+    said: Path
+    until_s: float
+
+
+def trace_into(lines: set[tuple[str, int]]) -> None:
+    """Note every line of the packages that is run from now on."""
+    ours = tuple(str(SOURCE / package) for package in PACKAGES)
+
+    def local(frame: FrameType, _event: str, _arg: object) -> Any:
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return local
+
+    def tracer(frame: FrameType, _event: str, _arg: object) -> Any:
+        return local(frame, "", None) if frame.f_code.co_filename.startswith(ours) else None
+
+    threading.settrace(tracer)
+    sys.settrace(tracer)
+
+
+def start(mutant: Mutant | None, schedules: int, folder: Path) -> Trial:
+    """Fork, and try the mutant; or, without one, what nobody has changed, and which lines it reaches."""
+    said = folder / f"{time.monotonic_ns()}.txt"
+    pid = os.fork()
+    if pid:
+        return Trial(mutant, pid, said, time.monotonic() + DEADLINE_S)
+    os.setsid()
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "proof"), str(ROOT / "tests")]
+        lines: set[tuple[str, int]] = set()
+        if mutant is not None:
+            put_in(mutant)
+        else:
+            trace_into(lines)
+        wrong = first_failure(schedules)
+        sys.settrace(None)
+        if mutant is None:
+            (folder / "reached.json").write_text(json.dumps(sorted(lines)), encoding="utf-8")
+    except BaseException:
+        wrong = traceback.format_exc(limit=-3)
+    said.write_text(wrong or "", encoding="utf-8")
+    os._exit(KILLED if wrong else ALIVE)
+
+
+def ended(trial: Trial) -> tuple[bool, str] | None:
+    """Return whether the mutant was killed and by what; None while it is tried."""
+    pid, status = os.waitpid(trial.pid, os.WNOHANG)
+    if not pid:
+        if time.monotonic() < trial.until_s:
+            return None
+        os.killpg(trial.pid, signal.SIGKILL)
+        os.waitpid(trial.pid, 0)
+        return True, f"it hung: not done within {DEADLINE_S:g} s"
+    text = trial.said.read_text(encoding="utf-8") if trial.said.exists() else f"its process ended with {status}"
+    return os.waitstatus_to_exitcode(status) != ALIVE, text.strip()
+
+
+def tried(mutants: Sequence[Mutant], schedules: int, jobs: int) -> dict[Mutant, tuple[bool, str]]:
+    """Try mutants, some at once; print each that lives."""
+    found: dict[Mutant, tuple[bool, str]] = {}
+    waiting, under_way = list(reversed(mutants)), []
+    with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < jobs:
+                    under_way.append(start(waiting.pop(), schedules, Path(folder)))
+                time.sleep(0.02)
+                for trial in list(under_way):
+                    end = ended(trial)
+                    if end is None:
+                        continue
+                    under_way.remove(trial)
+                    found[trial.mutant] = end
+                    if not end[0]:
+                        print(f"[{len(found)}/{len(mutants)}] ALIVE {trial.mutant}", flush=True)
+                    elif len(found) % 25 == 0:
+                        print(f"[{len(found)}/{len(mutants)}]", file=sys.stderr, flush=True)
+        finally:
+            for trial in under_way:
+                os.killpg(trial.pid, signal.SIGKILL)
+                os.waitpid(trial.pid, 0)
+    return found
+
+
+def chosen(only: str, sample: int | None, seed: int) -> list[Mutant]:
+    """Return the mutants to try: all, or a sample that the seed draws, in their order."""
+    files = [path.relative_to(SOURCE) for package in PACKAGES for path in sorted((SOURCE / package).glob("*.py"))]
+    every = [mutant for path in files for mutant in mutants_of(SOURCE, path) if only in str(mutant)]
+    if sample is None or sample >= len(every):
+        return every
+    drawn = set(random.Random(seed).sample(range(len(every)), sample))
+    return [mutant for number, mutant in enumerate(every) if number in drawn]
+
+
+def spared() -> dict[str, str]:
+    """Return the mutants that nobody could tell from the original, as `file: source line: change`, and why."""
+    lines = SPARED.read_text(encoding="utf-8").splitlines() if SPARED.exists() else []
+    pairs = (line.split(" # ", 1) for line in lines if line.strip() and not line.startswith("#"))
+    return {name.strip(): why.strip() for name, why in pairs}
+
+
+def named(mutant: Mutant) -> str:
+    """Return a mutant's name as the list of spared ones has it: by the text of its line, which moves with it."""
+    text = (SOURCE / mutant.path).read_text(encoding="utf-8").splitlines()[mutant.line - 1].split("  #")[0].strip()
+    return f"{mutant.path}: {text}: {mutant.what}"
+
+
+def main(words: list[str]) -> int:
+    """Try mutants and print the share of those that were killed, by package."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1)))
+    parser.add_argument("--schedules", type=int, default=150)
+    parser.add_argument("--only", default="", help="mutants whose name has this word")
+    parser.add_argument("--goal", type=float, default=0.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(words)
+    wrong, lines = tried_whole(options.schedules)
+    if wrong:
+        print(f"the suites fail as they are: nothing can be concluded\n{wrong}")
+        return 1
+    known = spared()
+    mutants = chosen(options.only, options.sample, options.seed)
+    equivalent = [mutant for mutant in mutants if named(mutant) in known]
+    mutants = [mutant for mutant in mutants if named(mutant) not in known]
+    began_s = time.monotonic()
+    reached = [mutant for mutant in mutants if any((str(SOURCE / mutant.path), line) in lines for line in mutant.lines)]
+    found = {mutant: (False, "nothing reaches its line") for mutant in mutants if mutant not in set(reached)}
+    for mutant in found:
+        print(f"ALIVE {mutant} (nothing reaches it)", flush=True)
+    found |= tried(reached, options.schedules, options.jobs)
+    share = report(found, equivalent, time.monotonic() - began_s, options)
+    if options.json:
+        rows = [{"mutant": named(m), "line": m.line, "killed": k, "by": by} for m, (k, by) in found.items()]
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return int(share < options.goal)
+
+
+def tried_whole(schedules: int) -> tuple[str, set[tuple[str, int]]]:
+    """Return what fails without any mutant (nothing, as it should be), and the lines that are reached."""
+    with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
+        trial = start(None, schedules, Path(folder))
+        trial.until_s += 600.0
+        while (end := ended(trial)) is None:
+            time.sleep(0.05)
+        if end[0]:
+            return end[1] or "its process ended", set()
+        lines = json.loads((Path(folder) / "reached.json").read_text(encoding="utf-8"))
+        return "", {(file, line) for file, line in lines}
+
+
+def report(
+    found: dict[Mutant, tuple[bool, str]], equivalent: Sequence[Mutant], took_s: float, options: argparse.Namespace
+) -> float:
+    """Print the share of the killed, by package; return it for all, in percent."""
+    made, killed = Counter[str](), Counter[str]()
+    for mutant, (dead, _) in found.items():
+        made[mutant.path.parts[0]] += 1
+        killed[mutant.path.parts[0]] += dead
+    print("| package | mutants tried | killed | share |\n|---|---|---|---|")
+    for package in PACKAGES:
+        if made[package]:
+            share = 100 * killed[package] / made[package]
+            print(f"| `{package}` | {made[package]} | {killed[package]} | {share:.1f} % |")
+    total = 100 * killed.total() / max(1, made.total())
+    print(f"| all | {made.total()} | {killed.total()} | {total:.1f} % |")
+    how = "all mutants" if options.sample is None else f"a sample by seed {options.seed}"
+    print(f"{how}; {len(equivalent)} spared as equivalent; {options.schedules} schedules each; {took_s:.0f} s")
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
