@@ -75,7 +75,8 @@ async def test_nothing_is_left_of_rows_history_index_and_runs(store, places, clo
     await store.flush()
     assert not places or left_in(places, text=TEXT, subject=SUBJECT)
 
-    done = await erase(store, ACME, SUBJECT, clock, whole=True)
+    # SQLite overwrites what it deletes; PostgreSQL has to write the tables of runs anew.
+    done = await erase(store, ACME, SUBJECT, clock, whole=isinstance(store, PostgresStore))
 
     assert (done.facts, done.artifacts, done.kept, done.regions) == (4, 1, (), ())
     assert done.runs == ("run-told",)
@@ -125,7 +126,7 @@ async def test_the_proof_finds_its_canary_first_and_nothing_afterwards(store, pl
     logs = tmp_path / "logs"
     logs.mkdir()
     proof = Proof(log=lambda canary: (logs / "app.log").write_text("a call, its arguments hashed\n"), also=[logs])
-    done = await erase(store, ACME, SUBJECT, clock, proof=proof, whole=True)
+    done = await erase(store, ACME, SUBJECT, clock, proof=proof, whole=isinstance(store, PostgresStore))
     assert done.canary_recalled
     assert done.canary_seen > 3
     assert done.found == ()

@@ -153,6 +153,9 @@ class TestSchema:
         later = "attempts turns results calls journal runs requests approvals switches switch_events tenant_spend tenant_runs"
         pg_server.execute(
             f"delete from {schema}.migrations where version > 1; drop function {schema}.admit(name); "
+            + "".join(f"drop table {schema}.memory_{name};" for name in ("facts", "artifacts", "gone"))
+            + f"drop function {schema}.memory_lives, {schema}.memory_now, {schema}.memory_reach, {schema}.this_user, "
+            f"{schema}.this_session; "
             + "".join(f"drop policy if exists of_tenant on {schema}.{table};" for table in later.split())
             + f"drop policy seen on {schema}.switches; drop policy set_by_tenant on {schema}.switches; "
             f"drop function {schema}.this_tenant(); "

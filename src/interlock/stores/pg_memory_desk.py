@@ -32,9 +32,11 @@ SLICE = 500
 GONE_S = 90 * 86_400.0
 
 _ALIVE = f"coalesce({LIVE}, false)"
-# The same in words that an index helps with; NaN is greater than any number.
+# What has expired; NaN is greater than any number. A fact of the future is neither alive nor expired.
 _DUE = "(f.expires_at <= $1 or f.expires_at >= 'Infinity' or f.created_at >= 'Infinity')"
-_LIST = f"""select {COLUMNS} from {{s}}.memory_facts f where f.tenant_id = $1 and {_ALIVE} = $2
+_OVER = _DUE.replace("$1", "{s}.memory_now()")
+_LIST = f"""select {COLUMNS} from {{s}}.memory_facts f where f.tenant_id = $1
+  and case when $2 then {_OVER} else {_ALIVE} end
   and ($3::text is null or f.state = $3) and ($4::text is null or f.subject = $4)
 order by f.created_at desc, f.id desc limit $5"""
 _SHOW = f"""{LINE} select {COLUMNS} from line join {{s}}.memory_facts f on f.fact_id = line.fact_id
@@ -78,13 +80,14 @@ returning {ARTIFACT_COLUMNS}, f.data"""
 
 _STATS = f"""select count(*) filter (where alive and state = 'active'),
   count(*) filter (where alive and state = 'quarantined'), count(*) filter (where alive and state = 'superseded'),
-  count(*) filter (where not alive), count(*) filter (where alive and pinned),
+  count(*) filter (where over), count(*) filter (where alive and pinned),
   count(*) filter (where alive and state = 'active' and verify_by <= {{s}}.memory_now()), coalesce(sum(size), 0)::bigint
-from (select {_ALIVE} as alive, f.state, f.pinned, f.verify_by, octet_length(f.text) as size
+from (select {_ALIVE} as alive, {_OVER} as over, f.state, f.pinned, f.verify_by, octet_length(f.text) as size
   from {{s}}.memory_facts f where f.tenant_id = $1) f"""
-_ARTIFACT_STATS = f"""select count(*) filter (where alive), count(*) filter (where not alive),
+_ARTIFACT_STATS = f"""select count(*) filter (where alive), count(*) filter (where over),
   coalesce(sum(size), 0)::bigint
-from (select {_ALIVE} as alive, length(f.data) as size from {{s}}.memory_artifacts f where f.tenant_id = $1) f"""
+from (select {_ALIVE} as alive, {_OVER} as over, length(f.data) as size
+  from {{s}}.memory_artifacts f where f.tenant_id = $1) f"""
 
 
 class PgDesk:
@@ -115,7 +118,7 @@ class PgDesk:
     ) -> list[Fact]:
         """See `MemoryDesk`."""
         whose = None if subject is None else write_text(subject)
-        words = write_text(below.tenant), not expired, state, whose, limit
+        words = write_text(below.tenant), expired, state, whose, limit
         return [read_fact(row) for row in await self._read(Reach.BELOW, below, now_s, _LIST, *words)]
 
     async def show(self, below: Scope, fact_id: str) -> list[Fact]:
