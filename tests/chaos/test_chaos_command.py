@@ -47,6 +47,22 @@ def test_the_golden_tasks_pass_and_are_written_down(tmp_path):
     assert [each.name for each in tmp_path.iterdir() if each.suffix == ".db"] == []
 
 
+def test_what_production_has_and_the_suite_lacks_is_printed(tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text(
+        json.dumps({"run_id": "r", "stop_reason": "abandoned", "steps": 1, "tool_calls": 0, "trace": []})
+    )
+    done = chaos("run", "--task", "simple_search", "--cover-production", records)
+    assert done.returncode == 0, done.stderr
+    assert "in production, not here: 1 runs with abandoned" in " ".join(done.stdout.split())
+    assert "stop reasons exercised: 1 of 26" in done.stdout
+    records.write_text("{}")
+    assert (
+        "no file holds recorded runs" in chaos("run", "--task", "simple_search", "--cover-production", records).stderr
+    )
+    assert "no such file" in chaos("run", "--cover-production", tmp_path / "nowhere").stderr
+
+
 def test_a_failure_says_how_to_repeat_it(tmp_path):
     words = suite(tmp_path, "reads", task={"expect": "budget_stop", "faults": [{"kind": "reset"}]})
     done = chaos("run", *words[:-1], "--junit", tmp_path / "j.xml")
