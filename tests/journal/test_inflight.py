@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from desks import Desk, Remote, write
@@ -490,3 +491,40 @@ class TestStoreAway:
         monkeypatch.setattr(desk.store, "settle", settle)
         assert (await only_claim(desk)).state is ClaimState.DONE
         assert (await propose(run, title="x")).status == "replayed"
+
+
+class TestLanding:
+    async def test_a_flight_cut_before_it_began_lets_its_caller_go(self, desk):
+        propose, run = desk.guarded(write()), await desk.run()
+        agent = asyncio.create_task(propose(run, title="x"))
+        for _ in range(100):
+            if not len(desk.inflight):
+                await asyncio.sleep(0)
+        # Its caller waits, its own task has not had its first step: the loop's end comes in between.
+        (flight,) = desk.inflight._flights.values()
+        flight.task.cancel()
+        assert await desk.inflight.aclose(0.0) == 0
+        with pytest.raises(asyncio.CancelledError):
+            await agent
+        assert not len(desk.inflight)
+        assert not desk.remote.effects
+
+    async def test_nobody_asks_for_the_failure_of_a_flight_whose_caller_has_gone(self, desk):
+        gate, said = Gate(), []
+
+        async def lost():
+            await gate()
+            return "lost"
+
+        desk.remote.plan = [lost]
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        agent = asyncio.create_task(desk.guarded(write())(await desk.run(), title="x"))
+        await gate.entered.wait()
+        agent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await agent
+        gate.open.set()
+        await desk.inflight.aclose(60.0)
+        gc.collect()
+        assert (await only_claim(desk)).state is ClaimState.IN_DOUBT
+        assert said == []

@@ -189,7 +189,12 @@ class ClaimGuard:
                 flight = inflight.get(key)
             flight = Flight()
             inflight.start(key, flight, Write(ledger, resolver, call, proceed, flight).perform())
-            return await flight.answer()
+            try:
+                await flight.over
+                return flight.task.result()
+            except asyncio.CancelledError:
+                flight.abandon()
+                raise
 
         return claim
 

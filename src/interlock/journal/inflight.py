@@ -25,21 +25,22 @@ class Flight:
     """One write under way.
 
     Attributes:
+        over: What its caller waits for; not the task itself, which would be cancelled with its caller.
         abandoned: Its caller has gone: what is not yet sent need not be.
         sends: How often something may have left the process. sent_s: the last time, on `Clock.boot`.
         first_sent_at: Wall-clock time (Unix seconds) from which the remote may know the key.
     """
 
-    __slots__ = ("_over", "abandoned", "first_sent_at", "sends", "sent_s", "task")
+    __slots__ = ("abandoned", "first_sent_at", "over", "sends", "sent_s", "task")
 
     task: asyncio.Task[Answer]
 
     def __init__(self) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False
         self.sends = 0
         self.sent_s = 0.0
         self.first_sent_at: float | None = None
-        self._over: asyncio.Future[None] | None = None
 
     def note_send(self, clock: Clock) -> None:
         """Something is about to leave the process."""
@@ -48,21 +49,10 @@ class Flight:
         if self.first_sent_at is None:
             self.first_sent_at = clock.wall()
 
-    async def answer(self) -> Answer:
-        """Wait for the outcome; the caller's cancellation leaves the flight alone, but is noted."""
-        over = self._over = self.task.get_loop().create_future()
-        try:
-            # Not the task itself, which would be cancelled with its caller; a third of what a shield costs.
-            await over
-            return self.task.result()
-        except asyncio.CancelledError:
-            self.abandoned = True
-            raise
-
-    def land(self) -> None:
-        """Let the caller know that it is over."""
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+    def abandon(self) -> None:
+        """Take in that the caller was cancelled: the flight goes on, and nobody asks for its outcome."""
+        self.abandoned = True
+        self.task.add_done_callback(_seen)
 
     async def landed(self) -> None:
         """Wait until it is over, whatever came of it."""
@@ -88,15 +78,21 @@ class InFlight:
     def get(self, key: bytes) -> Flight | None:
         """Return the flight of this effect on this event loop, if there is one."""
         flight = self._flights.get(key)
-        if flight is None or flight.task.get_loop() is not asyncio.get_running_loop():
+        if flight is None or flight.task.done() or flight.task.get_loop() is not asyncio.get_running_loop():
             return None
         return flight
 
     def start(self, key: bytes, flight: Flight, write: Coroutine[Any, Any, Answer]) -> None:
-        """Set `flight` off: `write` runs as a task of its own until it is over."""
+        """Set `flight` off: `write` runs as a task of its own, and calls `land` when it is over."""
         flight.task = asyncio.create_task(write)
         self._flights[key] = flight
-        flight.task.add_done_callback(lambda _: self._over(key, flight))
+
+    def land(self, key: bytes, flight: Flight) -> None:
+        """Let whoever waits for the flight know that it is over."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.over.done():
+            flight.over.set_result(None)
 
     def await_late(self, key: bytes, watch: Coroutine[Any, Any, None]) -> None:
         """Keep watching for the answer of a sync tool that outlived its timeout."""
@@ -109,7 +105,8 @@ class InFlight:
 
     def is_busy(self, key: bytes) -> bool:
         """Whether this process is at this effect, on whichever event loop, or may still be."""
-        return key in self._flights or key in self._late
+        flight = self._flights.get(key)
+        return (flight is not None and not flight.task.done()) or key in self._late
 
     async def aclose(self, grace_s: float) -> int:
         """Wait up to `grace_s` seconds; then mark what is left in doubt, and return how many that were."""
@@ -126,14 +123,14 @@ class InFlight:
             flight.task.cancel()
         if left:
             await asyncio.wait([flight.task for flight in left.values()], timeout=LAST_WORD_S)
-        for key, flight in left.items():
-            if not flight.task.done():
+        for key, flight in flights.items():
+            if flight.task.done():
+                self.land(key, flight)  # one that was cancelled before it began has not done so itself
+            else:
                 self._journal.settle_soon(key, Settlement(ClaimState.IN_DOUBT, by=SHUTDOWN))
         return len(left)
 
-    def _over(self, key: bytes, flight: Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        if not flight.task.cancelled():
-            flight.task.exception()  # seen: whoever has gone does not ask for it
-        flight.land()
+
+def _seen(task: asyncio.Task[Answer]) -> None:
+    if not task.cancelled():
+        task.exception()

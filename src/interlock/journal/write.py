@@ -64,6 +64,9 @@ class Write:
         except asyncio.CancelledError:
             self._cut()
             raise
+        finally:
+            assert self._call.key is not None
+            self._ledger.inflight.land(self._call.key, self._flight)
         assert answer is not None
         return answer
 
