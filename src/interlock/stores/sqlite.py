@@ -261,7 +261,9 @@ class SqliteStore:
 
     def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s, or not if fenced."""
-        self._writer.later(_insert_calls, run_id, fence, rows)
+        # Written out here, before any lock is taken; orjson hands out its whole buffer, of which a copy is kept.
+        entries = [(run_id, row["seq"], b"%b" % orjson.dumps(row, default=str)) for row in rows]
+        self._writer.later(_insert_calls, run_id, fence, entries)
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""
@@ -319,11 +321,9 @@ def _nothing(db: sqlite3.Connection) -> None:
 
 
 @aside
-def _insert_calls(db: sqlite3.Connection, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def _insert_calls(db: sqlite3.Connection, run_id: str, fence: int, entries: Sequence[tuple[Any, ...]]) -> None:
     if db.execute("select 1 from runs where run_id = ? and fence = ?", (run_id, fence)).fetchone() is None:
         return
-    # Written out only here: orjson hands out its whole buffer, 4 KiB a row that would wait in the queue.
-    entries = ((run_id, row["seq"], orjson.dumps(row, default=str)) for row in rows)
     db.executemany("insert or replace into calls values (?, ?, ?)", entries)
 
 
