@@ -47,6 +47,15 @@ def test_the_golden_tasks_pass_and_are_written_down(tmp_path):
     assert [each.name for each in tmp_path.iterdir() if each.suffix == ".db"] == []
 
 
+def test_the_golden_tasks_of_the_examples_pass():
+    examples = HERE.parents[1] / "examples"
+    done = chaos("run", "golden_tasks.yaml", "--agent", "triage_agent:triage", "--json", cwd=examples)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tasks = {task["name"]: task for task in json.loads(done.stdout)["tasks"]}
+    assert tasks["deploy_kills_the_worker"]["repetitions"][0]["injected"] == {"worker_killed": 1}
+    assert [each["effects"]["invoice.send"] for each in tasks["invoice_answer_is_lost"]["repetitions"]] == [1, 1, 1]
+
+
 def test_what_production_has_and_the_suite_lacks_is_printed(tmp_path):
     records = tmp_path / "records.jsonl"
     records.write_text(

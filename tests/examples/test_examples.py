@@ -57,6 +57,10 @@ def test_the_bare_loop_is_refused_the_injected_write_and_goes_on(run):
     assert end.startswith("success | The outage began at 02:10. | 3 steps | $0.0016")
 
 
+def test_the_agent_of_the_golden_tasks_opens_one_ticket(run):
+    assert run("triage_agent") == 'success {"text": "Done."} {"ticket.create": 1, "invoice.send": 0}\n'
+
+
 def test_sub_agents_share_the_budget(run):
     printed = run("sub_agents")
     assert "causes: 3 pages" in printed
