@@ -17,6 +17,7 @@ from typing import Any
 from interlock.chaos import golden_agent
 from interlock.chaos.suite import Suite, load_suite
 from interlock.chaos.trying import Outcome, try_task
+from interlock.chaos.wires import wired
 from interlock.config.gate import Interlock
 from interlock.config.handler import Handler
 from interlock.core.errors import ConfigError, InterlockError
@@ -81,8 +82,9 @@ def main() -> None:
     suite = load_suite(job["suite"])
     task = next(task for task in suite.tasks if task.name == job["task"])
     try:
-        subject = find_subject(job["agent"], job["gate"], suite)
-        outcome = try_task(subject.agent, subject.gate, suite, task, subject.probe)
+        with wired(suite):
+            subject = find_subject(job["agent"], job["gate"], suite)
+            outcome = try_task(subject.agent, subject.gate, suite, task, subject.probe)
     except InterlockError as error:
         outcome = Outcome(task.name, task.expected.verdict, error=str(error))
     except BaseException as error:

@@ -138,7 +138,10 @@ def _titled(category: Category) -> str:
 
 
 def _category(label: str) -> Category:
-    kind = Kind.HTTP if label.startswith("http_") else Kind(label)
+    name = "http" if label.startswith("http_") else label
+    if name not in Kind.__members__.values():
+        return Category.DUPLICATES  # of the wire alone: a drip, a half-open connection
+    kind = Kind(name)
     if kind in _OTHERS:
         return _OTHERS[kind]
     if kind in _UNVALIDATED or kind in MODEL_KINDS:

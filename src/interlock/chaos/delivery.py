@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,23 @@ from interlock.config.trial import standing_in
 from interlock.core.results import RunResult
 from interlock.policy.approval import ApprovalState
 
-__all__ = ["Agent", "deliver"]
+__all__ = ["Agent", "deliver", "opens_itself"]
 
 Agent = Callable[..., Any]
 
 TENANT = "chaos"
 LOOKS_EVERY_S = 1.0
+
+
+def opens_itself(agent: Agent) -> bool:
+    """Whether an agent opens its run itself, as some frameworks' entrances do: its first parameter is called `gate`.
+
+    It is given the gate, the input and the words of `gate.run` that identify the request; it returns the `RunResult`.
+    """
+    try:
+        return next(iter(inspect.signature(agent).parameters), "") == "gate"
+    except (TypeError, ValueError):
+        return False
 
 
 async def deliver(agent: Agent, gate: Interlock, tried: Sequence[Interlock], scene: Scene, task: Task) -> RunResult:
@@ -30,20 +42,22 @@ async def deliver(agent: Agent, gate: Interlock, tried: Sequence[Interlock], sce
         gate: The one that the agent was made with. tried: those on trial, each of which stands in for it.
     """
     # A remote that knows keys must not take one repetition for another.
-    request_id = f"{task.name}-{scene.seed}"
+    options: dict[str, Any] = {
+        "tenant_id": TENANT,
+        "request_id": f"{task.name}-{scene.seed}",
+        "agent_name": "chaos",
+    }
+    options |= {"allow": task.tools} if task.tools is not None else {}
+    options |= {"scopes": task.scopes} if task.scopes else {}
+    opens = opens_itself(agent)
 
     async def send(to: Interlock, delay_s: float) -> RunResult | None:
         await scene.clock.sleep(delay_s)
         with standing_in(gate, to):
-            return await to.run(
-                agent,
-                task.input,
-                tenant_id=TENANT,
-                request_id=request_id,
-                agent_name="chaos",
-                allow=task.tools,
-                scopes=task.scopes,
-            )
+            if opens:
+                answer: RunResult = await agent(gate, task.input, **options)
+                return answer
+            return await to.run(agent, task.input, **options)
 
     deliveries = [send(tried[0], 0.0)]
     for fault in faults_of(task):

@@ -18,10 +18,9 @@ from typing import Any
 
 from interlock.chaos.faults import WORKER_KINDS, Kind
 from interlock.chaos.payloads import REJECTED
-from interlock.chaos.scene import Request, Scene
+from interlock.chaos.scene import Injection, Request, Scene
 from interlock.chaos.suite import Task, faults_of
 from interlock.config.sections import Settings
-from interlock.core.calls import ToolSpec
 from interlock.core.reasons import BUDGET_REASONS, StopReason
 from interlock.core.results import RunResult
 from interlock.policy.globs import GlobSet
@@ -41,7 +40,8 @@ class Facts:
 
     Attributes:
         result: Of the run. record: as it was stored. scene: what was injected and seen.
-        tools: By name. effects: by tool, from the probe; or writes that reached the tool, by distinct key.
+        tools: Names of those of the gate; an adapter may bring others.
+        effects: By tool, from the probe; or writes that reached the tool, by distinct key where its remote knows keys.
         virtual: Time was virtual, so that waits can be compared with what was drawn.
     """
 
@@ -50,7 +50,7 @@ class Facts:
     record: Mapping[str, Any]
     scene: Scene
     settings: Settings
-    tools: Mapping[str, ToolSpec]
+    tools: frozenset[str]
     effects: Mapping[str, int]
     virtual: bool
 
@@ -62,7 +62,7 @@ class Facts:
 
 def exercised(facts: Facts) -> str | None:
     """Return why this repetition proves nothing, or None: its faults were injected, its forbidden call proposed."""
-    if faults_of(facts.task) and not facts.scene.injections:
+    if (faults_of(facts.task) or facts.task.wire) and not facts.scene.injections:
         return "no fault was injected"
     if facts.task.expected.verdict == "denied" and not forbidden(facts):
         return "no forbidden call was proposed"
@@ -70,14 +70,15 @@ def exercised(facts: Facts) -> str | None:
 
 
 def forbidden(facts: Facts) -> set[str]:
-    """Return the tools that were proposed although the configuration forbids them."""
+    """Return the tools that were proposed although the configuration forbids them, or that nobody has."""
+    there = {*facts.tools, *(request.tool for request in facts.scene.requests)}
     tools = facts.settings.tools
     deny = GlobSet(tools.deny, key="tools.deny")
     allow = None if tools.allow is None else GlobSet(tools.allow, key="tools.allow")
     return {
         name
         for name in facts.scene.proposed
-        if deny.match(name) or (allow is not None and not allow.match(name)) or name not in facts.tools
+        if deny.match(name) or (allow is not None and not allow.match(name)) or name not in there
     }
 
 
@@ -107,9 +108,19 @@ def recovery_s(facts: Facts) -> float | None:
     answers = (
         r.done_s - first.at_s
         for r in facts.scene.requests
-        if r.done_s >= first.at_s and r.output is not None and (r.tool, r.run_id, r.seq, r.attempt) not in struck
+        if r.output is not None and (r.tool, r.run_id, r.seq, r.attempt) not in struck and _follows(r, first)
     )
     return min(answers, default=None)
+
+
+def _follows(request: Request, first: Injection) -> bool:
+    """Whether an answer came after a fault, which virtual time alone does not say."""
+    if request.done_s < first.at_s:
+        return False
+    if first.where == request.tool or (first.seq and first.where != "model"):
+        again = request.attempt > first.attempt or first.fault in _ANSWERED
+        return request.seq > first.seq or (request.seq == first.seq and again)
+    return request.at_s >= first.at_s
 
 
 def _counted(facts: Facts) -> list[str]:
@@ -119,7 +130,7 @@ def _counted(facts: Facts) -> list[str]:
         for tool, number in expected.effects.items()
         if facts.effects.get(tool, 0) != number
     ]
-    duplicates = duplicates_of(facts.scene.requests, facts.tools)
+    duplicates = duplicates_of(facts.scene.requests)
     if duplicates > expected.duplicates:
         found.append(f"{duplicates} duplicate effects, not {expected.duplicates}")
     if expected.max_calls is not None and result.tool_calls > expected.max_calls:
@@ -134,33 +145,23 @@ def _counted(facts: Facts) -> list[str]:
     return found
 
 
-def effects_of(requests: Sequence[Request], tools: Mapping[str, ToolSpec]) -> dict[str, int]:
+def effects_of(requests: Sequence[Request]) -> dict[str, int]:
     """Return tool to effects, as its remote counts them: by key where it knows the key, else each request is one."""
     found: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for request in requests:
-        tool = tools.get(request.tool)
-        if tool is None or not request.executed or not tool.may_write:
+        if not request.executed or not request.writes:
             continue
-        if not _told_apart(request, tool) or (request.tool, request.meant) not in seen:
+        if not request.apart or (request.tool, request.meant) not in seen:
             found[request.tool] += 1
         seen.add((request.tool, request.meant))
     return dict(sorted(found.items()))
 
 
-def duplicates_of(requests: Sequence[Request], tools: Mapping[str, ToolSpec]) -> int:
+def duplicates_of(requests: Sequence[Request]) -> int:
     """Return how many writes reached a tool again that cannot tell them from new ones."""
-    sent: Counter[tuple[str, str]] = Counter()
-    for request in requests:
-        tool = tools.get(request.tool)
-        if tool is not None and request.executed and tool.may_write and not _told_apart(request, tool):
-            sent[request.tool, request.meant] += 1
+    sent = Counter((r.tool, r.meant) for r in requests if r.executed and r.writes and not r.apart)
     return sum(times - 1 for times in sent.values())
-
-
-def _told_apart(request: Request, tool: ToolSpec) -> bool:
-    """Whether the remote can tell this request, when it comes again, from a new one."""
-    return request.key is not None and (tool.takes_key or tool.natural)
 
 
 def _ended(facts: Facts, reasons: frozenset[StopReason] | set[StopReason]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from interlock.chaos.addresses import read_address
 from interlock.chaos.conversation import Conversation
 from interlock.chaos.framing import FramingName, framing
-from interlock.chaos.wire import ArmedWireFault, WireFault, WireKind
+from interlock.chaos.wire import ArmedWireFault, WireFault, WireKind, unfit
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError
 
@@ -83,6 +83,7 @@ class FaultProxy:
         self.clock = clock
         self.connections = 0
         self.requests = 0
+        self._armed_at = 0
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
         self._door: asyncio.Task[None] | None = None
@@ -125,9 +126,11 @@ class FaultProxy:
             raise ConfigError(f"--to {self._to}: cannot be reached: {said(error)}") from None
         writer.transport.abort()
 
-    async def arm(self, faults: Sequence[WireFault]) -> None:
-        """From now on inject these faults; numbers, windows and counts begin anew."""
+    async def arm(self, faults: Sequence[WireFault], *, seed: int | None = None) -> None:
+        """From now on inject these faults; numbers, windows and counts begin anew, and chance with another seed."""
+        self._seed = self._seed if seed is None else seed
         self._armed = self._arms(faults)
+        self._armed_at = self.connections
         self.injected = Counter()
         self._began_s = self.clock.monotonic()
         await self._no_door()
@@ -163,7 +166,7 @@ class FaultProxy:
         """Count one request, and return the faults that it meets."""
         self.requests += 1
         elapsed_s = self.clock.monotonic() - self._began_s
-        struck = [armed.fault for armed in self._armed if armed.strikes(connection, what, elapsed_s)]
+        struck = [armed.fault for armed in self._armed if armed.strikes(connection - self._armed_at, what, elapsed_s)]
         for fault in struck:
             self._tell(Injected(elapsed_s, fault.label, connection, self.requests, what))
         return struck
@@ -173,15 +176,9 @@ class FaultProxy:
     def _arms(self, faults: Iterable[WireFault]) -> list[ArmedWireFault]:
         armed = [ArmedWireFault(fault, number, self._seed) for number, fault in enumerate(faults)]
         for each in armed:
-            fault = each.fault
-            if self._framing != "http" and (fault.kind is WireKind.HTTP or fault.status is not None):
-                raise ConfigError(
-                    f"{fault.label}: only HTTP has a status: say that the server speaks http (--speaks http)"
-                )
-            if self._framing == "tcp" and fault.what != "*":
-                raise ConfigError(
-                    f"{fault.kind}: what = {fault.what!r}: bytes have no name: say --speaks http or postgres"
-                )
+            why = unfit(each.fault, self._framing)
+            if why is not None:
+                raise ConfigError(why)
         return armed
 
     def _tell(self, injected: Injected) -> None:

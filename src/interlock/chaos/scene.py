@@ -26,6 +26,7 @@ from interlock.chaos.faults import (
     HttpFault,
     Kind,
 )
+from interlock.chaos.proxy import Injected
 from interlock.chaos.replies import falsified
 from interlock.chaos.trial_memory import TrialMemory
 from interlock.chaos.trial_store import TrialStore
@@ -117,7 +118,8 @@ class Request(NamedTuple):
     Attributes:
         executed: The tool's own function was entered. output: digest of what it gave; None where it raised.
         key: The effect's idempotency key, if it is a write. meant: what stands for the effect: its key, else the
-            arguments. at_s, done_s: when it began and ended, in seconds since the first thing happened.
+            arguments. writes: it is a write. apart: the remote can tell it, when it comes again, from a new one.
+        at_s, done_s: When it began and ended, in seconds since the first thing happened.
     """
 
     tool: str
@@ -130,6 +132,8 @@ class Request(NamedTuple):
     key: str | None
     meant: str = ""
     done_s: float = 0.0
+    writes: bool = False
+    apart: bool = False
 
 
 def _switched_off(_tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
@@ -197,6 +201,10 @@ class Scene:
         """Take in that a fault of the request itself was injected."""
         self.note("injections", Injection(fault.label, where, "", 0, 0, self._elapsed_s()))
 
+    def note_wire_fault(self, server: str, injected: Injected) -> None:
+        """Take in that a fault was injected before a server; which run it met, a proxy does not know."""
+        self.note("injections", Injection(injected.fault, server, "", 0, 0, self._elapsed_s()))
+
     def of_run(self, run_id: str) -> list[dict[str, Any]]:
         """Return the faults that this run has met, for its record."""
         return [injection._asdict() for injection in self.injections if injection.run_id in {run_id, ""}]
@@ -253,9 +261,20 @@ class Scene:
 
     def _request(self, call: Call[Any], at_s: float, executed: bool, output: bytes | None) -> Request:
         meant = call.key.hex() if call.key is not None else call.digest.hex()
-        key = call.sent_key or (None if call.key is None else meant)
-        run_id, done_s = call.run.run_id, self._elapsed_s()
-        return Request(call.tool.name, run_id, call.seq, call.attempts, at_s, executed, output, key, meant, done_s)
+        return Request(
+            tool=call.tool.name,
+            run_id=call.run.run_id,
+            seq=call.seq,
+            attempt=call.attempts,
+            at_s=at_s,
+            executed=executed,
+            output=output,
+            key=call.sent_key or (None if call.key is None else meant),
+            meant=meant,
+            done_s=self._elapsed_s(),
+            writes=call.writes,
+            apart=call.key is not None and (call.tool.takes_key or call.tool.natural),
+        )
 
     def _struck_down(self, fault: Fault, call: Call[Any], executed: bool) -> None:
         at_s = self._elapsed_s()

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from interlock.chaos.faults import Fault, Kind
+from interlock.chaos.faults import WORKER_KINDS, Fault, Kind
+from interlock.chaos.wire import PlacedFault, Server, unfit
 from interlock.config.complaints import explain
 from interlock.config.quantities import CountOrZero, Globs, Name, Seconds, Usd, Word
 from interlock.config.yaml_lines import Document, parse_yaml
@@ -100,7 +101,8 @@ class Task:
         name: Of the task. input: what the agent is given.
         inject: A fault in one word, as the article writes it: `timeout_50%`, `429_errors`, `schema_mismatch`,
             `partial_results_forever`, or a kind of fault, with or without `_N%`.
-        faults: Further faults. repetitions: how often, each with a seed of its own; else the suite's.
+        faults: Further faults. wire: those between the agent and the suite's servers.
+        repetitions: How often, each with a seed of its own; else the suite's.
         agent: `module:function`, in place of the suite's. config: in place of the suite's.
         tools: Globs; narrows what this task's run may use. scopes: permissions that its run holds.
         person: What somebody says whenever an approval is asked for; left out, nobody is there.
@@ -114,6 +116,7 @@ class Task:
     input: Any = None
     inject: Word | None = None
     faults: tuple[Fault, ...] = ()
+    wire: tuple[PlacedFault, ...] = ()
     repetitions: Annotated[int, Field(ge=1, le=10_000)] | None = None
     agent: Word | None = None
     config: Mapping[str, Any] | None = None
@@ -136,6 +139,7 @@ class Suite:
         clock: `virtual` (waits cost no time; for agents whose model and tools are in this process) or `real`.
         agent, gate: `module:name` of what is tried; the command line's words come before them.
         profile, config: In place of the gate's own configuration; config is a mapping as in `interlock.yaml`.
+        servers: Real servers that agents use, by name; a fault proxy is placed before each.
         probe: `module:function` that returns tool to number of effects at the remote, after each repetition.
         limit_s: Real seconds after which a task is given up.
     """
@@ -150,12 +154,13 @@ class Suite:
     gate: Word | None = None
     profile: Word | None = None
     config: Mapping[str, Any] | None = None
+    servers: Mapping[Name, Server] = field(default_factory=dict)
     probe: Word | None = None
     limit_s: Seconds = 120.0
 
     def warnings(self) -> list[str]:
         """Return what is allowed, and probably not meant."""
-        if not any(faults_of(task) for task in self.tasks):
+        if not any(faults_of(task) or task.wire for task in self.tasks):
             return ["this suite injects nothing: it says what agents do, not what guards do"]
         return []
 
@@ -194,6 +199,8 @@ def load_suite(source: str | Path | Mapping[str, Any]) -> Suite:
         suite = TypeAdapter(Suite).validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError(_complaints(error, data, document, where, root)) from None
+    except ConfigError as error:  # of one fault of the wire
+        raise ConfigError(f"{where}: wire: {error}") from None
     _check(suite, document, where, root)
     return suite
 
@@ -223,10 +230,33 @@ def _check(suite: Suite, document: Document, where: str, root: str) -> None:
             faults_of(task)
         except ConfigError as error:
             raise ConfigError(_at(where, document.line_of((*place, "inject")), str(error))) from None
+        misplaced = _misplaced(suite, task)
+        if misplaced is not None:
+            raise ConfigError(_at(where, document.line_of((*place, "wire")), f"task {task.name}: wire: {misplaced}"))
         contradiction = task.expected.contradiction()
         if contradiction is not None:
             line = document.line_of((*place, "expect"))
             raise ConfigError(_at(where, line, f"task {task.name}: expect: {contradiction}"))
+
+
+def _misplaced(suite: Suite, task: Task) -> str | None:
+    """Return why a fault of the wire cannot stand where it is said to stand, or None."""
+    names = list(suite.servers)
+    for fault in task.wire:
+        if not names:
+            return "this suite names no servers"
+        if fault.server is None and len(names) > 1:
+            return f"{fault.kind}: say server: one of {', '.join(names)}"
+        if fault.server is not None and fault.server not in suite.servers:
+            return f"no server is called {fault.server}{_nearest(fault.server, names)}"
+        why = unfit(fault, suite.servers[fault.server or names[0]].speaks)
+        if why is not None:
+            return why
+        if suite.clock != "real":
+            return "what passes on a wire takes its time: say clock: real"
+        if any(each.kind in WORKER_KINDS for each in task.faults):
+            return "worker processes connect by themselves: have them in a task without wire"
+    return None
 
 
 def _of_word(word: str) -> Fault:
@@ -253,7 +283,13 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(str(each) for each in known)}"
 
 
-_SECTIONS: dict[str, Any] = {"tasks": Task, "faults": Fault, "expect": Expected}
+_SECTIONS: dict[str, Any] = {
+    "tasks": Task,
+    "faults": Fault,
+    "expect": Expected,
+    "wire": PlacedFault,
+    "servers": Server,
+}
 
 
 def _complaints(error: ValidationError, data: Mapping[str, Any], document: Document, where: str, root: str) -> str:

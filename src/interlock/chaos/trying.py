@@ -15,6 +15,7 @@ from interlock.chaos.faults import WORKER_KINDS, Kind
 from interlock.chaos.judging import Facts, duplicates_of, effects_of, exercised, judge, recovery_s
 from interlock.chaos.scene import GUARDS, RealTrialClock, Scene, TrialClock
 from interlock.chaos.suite import Suite, Task, faults_of
+from interlock.chaos.wires import on_the_wire
 from interlock.chaos.workers import work_in_processes
 from interlock.config.gate import Interlock
 from interlock.config.sections import Budgets, Settings
@@ -126,11 +127,11 @@ def settings_of(suite: Suite, gate: Interlock, task: Task | None = None) -> Sett
 def try_task(agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Probe | None = None) -> Outcome:
     """Try a task: without faults first, then every repetition, each with a seed of its own."""
     faults = faults_of(task)
-    labels = tuple(fault.label for fault in faults)
+    labels = (*(fault.label for fault in faults), *(fault.label for fault in task.wire))
     expect = task.expected.verdict if task.expected.verdict != "any" else "as stated"
     calm: Repetition | None = None
-    if faults:
-        without = replace(task, name=f"{task.name}/baseline", inject=None, faults=(), expect="any")
+    if labels:
+        without = replace(task, name=f"{task.name}/baseline", inject=None, faults=(), wire=(), expect="any")
         calm = try_once(agent, gate, suite, without, seed=suite.seed, probe=probe)
     number = task.repetitions or suite.repetitions
     done = tuple(try_once(agent, gate, suite, task, seed=suite.seed + i, probe=probe) for i in range(number))
@@ -178,7 +179,7 @@ async def _once(
     settings = _without(settings_of(suite, gate, task), off)
     scene = Scene(faults_of(task), seed=seed, clock=clock, off=off)
     tried = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
-    tools = {tool.name: tool for tool in tried.tools}
+    tools = frozenset(tool.name for tool in tried.tools)
     before = await _probed(probe)
     second: Interlock | None = None
     try:
@@ -186,7 +187,8 @@ async def _once(
             tried.house()  # opens the store that both share
             second = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
         began_s = clock.monotonic()
-        result = await deliver(agent, gate, [tried] if second is None else [tried, second], scene, task)
+        with on_the_wire(task, seed, scene.note_wire_fault):
+            result = await deliver(agent, gate, [tried] if second is None else [tried, second], scene, task)
         elapsed_s = clock.monotonic() - began_s
         store = tried.house().store
         await store.flush()
@@ -197,7 +199,7 @@ async def _once(
         await tried.aclose()
         if second is not None:
             await second.aclose()
-    effects = _since(before, after) if probe else effects_of(scene.requests, tools)
+    effects = _since(before, after) if probe else effects_of(scene.requests)
     facts = Facts(task, result, record, scene, settings, tools, effects, suite.clock == "virtual")
     return _repetition(facts, seed, elapsed_s)
 
@@ -206,12 +208,12 @@ def _once_in_processes(
     agent: Agent, gate: Interlock, suite: Suite, task: Task, seed: int, off: tuple[str, ...], probe: Probe | None
 ) -> Repetition:
     settings = _without(settings_of(suite, gate, task), off)
-    tools = {tool.name: tool for tool in gate.tools}
+    tools = frozenset(tool.name for tool in gate.tools)
     before = asyncio.run(_probed(probe))
     with tempfile.TemporaryDirectory(prefix="interlock-workers-") as folder:
         worked = work_in_processes(agent, gate, task, settings, seed=seed, off=off, folder=Path(folder))
     after = asyncio.run(_probed(probe))
-    effects = _since(before, after) if probe else effects_of(worked.scene.requests, tools)
+    effects = _since(before, after) if probe else effects_of(worked.scene.requests)
     facts = Facts(task, worked.result, worked.record, worked.scene, settings, tools, effects, virtual=False)
     return _repetition(facts, seed, worked.elapsed_s, worked.disagreed)
 
@@ -231,7 +233,7 @@ def _repetition(facts: Facts, seed: int, elapsed_s: float, also: tuple[str, ...]
         cost_usd=result.cost_usd,
         elapsed_s=elapsed_s,
         recovery_s=recovery_s(facts),
-        duplicates=duplicates_of(scene.requests, facts.tools),
+        duplicates=duplicates_of(scene.requests),
         guards={"recorder": len(facts.rows), **acted} if facts.rows else acted,
     )
 

@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from interlock.config.quantities import Bytes, Count
+from interlock.chaos.framing import FramingName
+from interlock.config.quantities import Bytes, Count, Name, Word
 from interlock.core.errors import ConfigError
 
-__all__ = ["ANSWER_KINDS", "ArmedWireFault", "WireFault", "WireKind"]
+__all__ = ["ANSWER_KINDS", "ArmedWireFault", "PlacedFault", "Server", "WireFault", "WireKind", "unfit"]
 
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 Probability = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -124,6 +125,51 @@ class WireFault:
         """Return what is not a default."""
         fields = type(self).__dataclass_fields__
         return {name: getattr(self, name) for name in fields if getattr(self, name) != fields[name].default}
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFault(WireFault):
+    """A fault of the wire in a suite.
+
+    Attributes:
+        server: Which of the suite's servers it stands in front of; the only one, when left out.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    server: Name | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that a suite's agents use, and that a fault proxy is placed before.
+
+    Attributes:
+        to: `HOST:PORT` or `unix:PATH` of the server. speaks: `http`, `postgres`, or `tcp` for anything.
+        env: Environment variable in which agents find where to connect. url: its value, `{address}` being the
+            proxy's; `http://{address}` where the server speaks HTTP.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    to: Word
+    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+    speaks: FramingName = "tcp"
+    url: Word | None = None
+
+    def value(self, address: str) -> str:
+        """Return what the environment variable is set to."""
+        pattern = self.url or ("http://{address}" if self.speaks == "http" else "{address}")
+        return pattern.replace("{address}", address)
+
+
+def unfit(fault: WireFault, speaks: FramingName) -> str | None:
+    """Return why a server that speaks so cannot have this fault, or None."""
+    if speaks != "http" and (fault.kind is WireKind.HTTP or fault.status is not None):
+        return f"{fault.label}: only HTTP has a status: say that the server speaks http (--speaks http)"
+    if speaks == "tcp" and fault.what != "*":
+        return f"{fault.kind}: what = {fault.what!r}: bytes have no name: say --speaks http or postgres"
+    return None
 
 
 class ArmedWireFault:
