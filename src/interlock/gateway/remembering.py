@@ -221,11 +221,12 @@ class Remembering:
     async def _look(self, run: RunScope, scope: Scope, what: Search, query: str, k: int, max_tokens: int) -> Recalled:
         asked = None
         embedder = self._hooks.embedder
-        if embedder is not None and what.words:
+        if embedder is not None and query.strip():
             asked = await self._vector(embedder, query)
             what = what if asked is None else replace(what, newest=NEWEST)
         now_s = run.clock.wall()
-        hits = await self.store.search(scope, what, now_s)
+        # A question of signs alone asks for nothing that words could find; none at all, for the newest.
+        hits = await self.store.search(scope, what, now_s) if what.words or asked or not query.strip() else []
         if asked is not None:
             hits = by_meaning(hits, asked)[: what.limit]
         checks = await check((hit.fact for hit in hits), now_s, self._hooks.validator_of, self.options.unverified)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +20,13 @@ from interlock.core.errors import InvalidArguments
 from interlock.core.trust import Trust
 from interlock.memory.fact import Fact
 from interlock.memory.tokens import TokenCounter, count_tokens
+from interlock.memory.words import words_in
 
 __all__ = ["Checked", "Dropped", "Recalled", "Why", "fill", "line_of", "words_of"]
 
 MAX_K = 100
 # A question may be as long as a prompt: its first words are what is looked for.
 MAX_WORDS = 32
-MAX_WORD = 64
 MAX_QUERY = 10_000
 
 HEADER = (
@@ -37,7 +36,6 @@ HEADER = (
 
 # What breaks a line, turns the direction of reading, or hides words from people: shown as its number.
 _UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
-_WORD = re.compile(r"[^\W_]+")
 
 
 class Why(StrEnum):
@@ -111,9 +109,7 @@ def words_of(query: str) -> tuple[str, ...]:
         query[:MAX_QUERY].encode()
     except UnicodeEncodeError:
         raise InvalidArguments("memory: query is not valid UTF-8") from None
-    text = unicodedata.normalize("NFC", query[:MAX_QUERY]).lower()
-    words = dict.fromkeys(word for word in _WORD.findall(text) if len(word) <= MAX_WORD)
-    return tuple(words)[:MAX_WORDS]
+    return tuple(dict.fromkeys(words_in(query[:MAX_QUERY])))[:MAX_WORDS]
 
 
 def line_of(n: int, fact: Fact, *, verified: bool = True) -> str:

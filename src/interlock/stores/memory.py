@@ -14,6 +14,7 @@ from interlock.core.trust import Trust
 from interlock.memory.fact import Artifact, Fact, NewArtifact, NewFact, State
 from interlock.memory.scope import Scope
 from interlock.memory.store import Hit, Search
+from interlock.memory.words import words_in
 from interlock.stores.memory_desk import SqliteDesk, delete_line, replace_older
 from interlock.stores.memory_scoped import COLUMNS, Scoped, read_fact, read_info
 
@@ -47,7 +48,7 @@ order by f.pinned desc, found.score desc, f.created_at desc, f.id desc"""  # noq
 # Rows are sorted by what is short, and read whole only where they are answered.
 _MATCHED = f"""
 with found as materialized (
-  select f.id, -bm25(memory_index, 0.0, 1.0) as score from memory_index join memory_facts f on f.id = memory_index.rowid
+  select f.id, -bm25(memory_index) as score from memory_index join memory_facts f on f.id = memory_index.rowid
   where memory_index match :match {_FILTER}
   order by f.pinned desc, score desc, f.created_at desc, f.id desc limit :limit
 ){_WITH_ROWS}"""  # noqa: S608
@@ -148,6 +149,7 @@ def _values(scope: Scope, new: NewFact, state: State, supersedes: str) -> dict[s
         "fact_id": new.fact_id,
         "scope_token": scope.token,
         "text": new.text,
+        "terms": " ".join(_term(scope.token, word) for word in words_in(new.text)),
         "value": new.value_json,
         "subject": new.subject,
         "key": new.key,
@@ -161,6 +163,11 @@ def _values(scope: Scope, new: NewFact, state: State, supersedes: str) -> dict[s
         "origin": orjson.dumps(new.origin.as_json()).decode(),
         "vector": new.vector,
     }
+
+
+def _term(token: str, word: str) -> str:
+    """Return a word as the index has it: of one scope, but for rare chance, which the statement sorts out."""
+    return token[:10] + word
 
 
 def _get(db: sqlite3.Connection, scope: Scope, fact_id: str, now_s: float) -> tuple[Any, ...] | None:
@@ -181,9 +188,7 @@ def _search(db: sqlite3.Connection, scope: Scope, what: Search, now_s: float) ->
     found: list[tuple[Any, ...]] = []
     if what.words:
         # Words are quoted: nothing in them is syntax.
-        words = " OR ".join(f'"{word}"' for word in what.words)
-        whose = " OR ".join(f'"{token}"' for token in tokens)
-        match = f"scope_token : ({whose}) AND text : ({words})"
+        match = " OR ".join(f'"{_term(token, word)}"' for token in tokens for word in what.words)
         found = mine.run(_MATCHED, match=match, limit=what.limit, **names).fetchall()
     newest = what.newest if what.words else max(what.newest, what.limit)
     if newest > 0:

@@ -1,6 +1,7 @@
 -- What agents remember: one row a version of a fact. "" stands for "shared" in user_id and session_id, and for "none"
--- in subject, key, supersedes and superseded_by. `scope_token` is one word that stands for the scope, so that the
--- index of words can hold it too; `tags` is a JSON list of text, `origin` JSON. Times are Unix seconds.
+-- in subject, key, supersedes and superseded_by. `scope_token` is one word that stands for the scope; `terms` are the
+-- words of the text, each with the beginning of that token before it; `tags` is a JSON list of text, `origin` JSON.
+-- Times are Unix seconds.
 create table memory_facts (
   id            integer primary key,
   fact_id       text    not null,
@@ -9,6 +10,7 @@ create table memory_facts (
   session_id    text    not null,
   scope_token   text    not null,
   text          text    not null,
+  terms         text    not null,
   value         blob,
   subject       text    not null,
   key           text    not null,
@@ -32,22 +34,21 @@ create index memory_by_subject on memory_facts (tenant_id, subject) where subjec
 create index memory_history on memory_facts (tenant_id, superseded_by) where superseded_by <> '';
 create index memory_by_expiry on memory_facts (expires_at);
 
--- The words of what agents may read, and whose they are: a search never leaves its scope, inside the index already.
+-- The words of what agents may read, each joined to whose it is: a search never leaves its scope inside the index
+-- already, and costs by what its scope holds, however common a word is elsewhere.
 create virtual table memory_index using fts5 (
-  scope_token, text, content = 'memory_facts', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+  terms, content = 'memory_facts', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
 );
 create trigger memory_written after insert on memory_facts when new.state = 'active' begin
-  insert into memory_index (rowid, scope_token, text) values (new.id, new.scope_token, new.text); end;
+  insert into memory_index (rowid, terms) values (new.id, new.terms); end;
 create trigger memory_deleted after delete on memory_facts when old.state = 'active' begin
-  insert into memory_index (memory_index, rowid, scope_token, text)
-    values ('delete', old.id, old.scope_token, old.text); end;
+  insert into memory_index (memory_index, rowid, terms) values ('delete', old.id, old.terms); end;
 create trigger memory_hidden after update of state on memory_facts
   when old.state = 'active' and new.state <> 'active' begin
-  insert into memory_index (memory_index, rowid, scope_token, text)
-    values ('delete', old.id, old.scope_token, old.text); end;
+  insert into memory_index (memory_index, rowid, terms) values ('delete', old.id, old.terms); end;
 create trigger memory_shown after update of state on memory_facts
   when old.state <> 'active' and new.state = 'active' begin
-  insert into memory_index (rowid, scope_token, text) values (new.id, new.scope_token, new.text); end;
+  insert into memory_index (rowid, terms) values (new.id, new.terms); end;
 
 -- Ids of what was forgotten, purged or erased: a run that is resumed does not write it again.
 create table memory_gone (
