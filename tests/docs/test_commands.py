@@ -28,6 +28,8 @@ SHOWN = sorted({command for page in (*PAGES, *RUNBOOKS) for command in commands(
 
 def takes_nothing(words: list[str]) -> bool:
     """A verb that a sentence mentions without its arguments."""
+    if words[1] == "memory":
+        return "--tenant" not in words
     return len(words) == 2 and words[1] in {"settle", "kill", "lift", "safe-mode", "approvals"}
 
 
@@ -50,8 +52,13 @@ def scene(tmp_path_factory):
 
     doubt = gate.run_sync(lambda run, task: run.call("invoice.send"), "t", request_id="req_1", agent_name="triage")
     waits = gate.run_sync(lambda run, task: run.call("refund.create"), "t", request_id="req_2", agent_name="triage")
+    fact = gate.run_sync(remember, "t", tenant_id="acme").output
+    aside = gate.run_sync(remember, "u", tenant_id="acme").output
     gate.close()
+    assert type_in(["memory", "quarantine", aside, "--tenant", "acme", "--config", str(place / "interlock.yaml")]) == 0
     words = {
+        "FACT": fact,
+        "ASIDE": aside,
         "RUN": doubt.run_id,
         "KEY": doubt.details["doubts"][0],
         "ID": waits.details["approval_id"],
@@ -60,6 +67,11 @@ def scene(tmp_path_factory):
         "YOU": "ana",
     }
     return place, words
+
+
+async def remember(run, task):
+    scope = run.memory.scope(user="ann")
+    return (await run.memory.remember(f"said {task}", scope=scope, tags=["trial"])).fact_id
 
 
 def filled(command: str, words: dict[str, str]) -> list[str]:
