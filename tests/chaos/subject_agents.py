@@ -93,6 +93,23 @@ async def hangs(run, task):
         pass
 
 
+def in_worker():
+    return "trial_worker" in sys.argv[0]
+
+
+async def hangs_in_its_worker(run, task):
+    if in_worker():
+        started(task)
+        while True:
+            pass
+
+
+async def exits_in_its_worker(run, task):
+    if in_worker():
+        print("the worker says why", flush=True)
+        os._exit(3)
+
+
 async def forks(run, task):
     child = os.fork()
     if child == 0:

@@ -1,6 +1,7 @@
 """`interlock chaos run`: the matrix, the files, the exit code, and agents that misbehave; nothing is left running."""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,10 +13,10 @@ pytestmark = pytest.mark.process
 HERE = Path(__file__).parent
 
 
-def chaos(*words, cwd=HERE):
+def chaos(*words, cwd=HERE, **environment):
     return subprocess.run(
         [str(Path(sys.executable).with_name("interlock")), "chaos", *map(str, words)],
-        cwd=cwd, capture_output=True, text=True, timeout=240, check=False,
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 
@@ -116,6 +117,29 @@ def test_an_agent_that_hangs_is_ended_with_what_it_started(tmp_path):
     assert "limit_s = 8" in outcome(done)["error"]
     assert mark.exists()
     assert alive(mark) == []
+
+
+KILLED = [{"kind": "worker_killed", "tool": "note.send"}]
+
+
+def test_a_worker_that_hangs_is_ended_with_what_it_started(tmp_path):
+    mark = tmp_path / "started"
+    task = {"input": str(mark), "faults": KILLED}
+    (tmp_path / "tmp").mkdir()
+    words = suite(tmp_path, "hangs_in_its_worker", task=task, limit_s=12.0)
+    done = chaos("run", *words, TMPDIR=str(tmp_path / "tmp"))
+    assert done.returncode == 1
+    assert "limit_s = 12" in outcome(done)["error"]
+    assert mark.exists()
+    assert alive(mark) == []
+    assert [line for line in alive("interlock-workers-") if "trial_worker" in line] == []
+    assert list(tmp_path.glob("*/interlock-*")) == []
+
+
+def test_a_worker_that_fails_by_itself_is_an_error_with_what_it_said(tmp_path):
+    done = chaos("run", *suite(tmp_path, "exits_in_its_worker", task={"faults": KILLED}))
+    assert done.returncode == 1
+    assert "worker 0 ended with 3 and no result: the worker says why" in outcome(done)["error"]
 
 
 def test_what_an_agent_forks_is_ended(tmp_path):

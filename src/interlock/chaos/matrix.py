@@ -74,6 +74,8 @@ async def _in_child(run: SuiteRun, task: Task) -> Outcome:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=errors,
                 stderr=errors,
+                # What it leaves lying about goes with the folder, even if it is killed.
+                env={**os.environ, "TMPDIR": place},
                 start_new_session=True,
             )
             error = await _until_done(child, json.dumps(job).encode(), run.suite.limit_s)
