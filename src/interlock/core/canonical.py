@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import orjson
 
@@ -29,14 +29,16 @@ class NotCanonical(ValueError):
     """The value cannot be written as canonical JSON; the message says where and why, never the value."""
 
 
-@runtime_checkable
-class _Dumpable(Protocol):
-    def model_dump(self, *, mode: str) -> Any: ...
+def _dump_of(value: Any) -> Callable[..., Any] | None:
+    """Return how a pydantic model, or what behaves as one, is written; None for other values."""
+    dump = getattr(value, "model_dump", None)
+    return dump if callable(dump) else None
 
 
 def _default(value: Any) -> Any:
-    if isinstance(value, _Dumpable):
-        return value.model_dump(mode="json")
+    dump = _dump_of(value)
+    if dump is not None:
+        return dump(mode="json")
     if isinstance(value, set | frozenset):
         raise NotCanonical("a set has no order: use a list")
     if isinstance(value, Mapping):
@@ -97,8 +99,8 @@ def _refuse_nan(value: Any, path: str, depth: int) -> None:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _refuse_nan(item, f"{path}[{i}]", depth + 1)
-    elif isinstance(value, _Dumpable):
-        _refuse_nan(value.model_dump(mode="python"), path, depth + 1)
+    elif (dump := _dump_of(value)) is not None:
+        _refuse_nan(dump(mode="python"), path, depth + 1)
     elif isinstance(value, Enum):  # orjson writes the value of an enum, and the fields of a dataclass, by itself
         _refuse_nan(value.value, path, depth + 1)
     elif hasattr(value, "__dataclass_fields__"):
