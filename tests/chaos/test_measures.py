@@ -44,6 +44,10 @@ class TestRecovery:
     def test_follows_a_fault_of_the_model(self):
         assert self.took(Fault(Kind.MODEL_SLOW, calls=(1,), delay_s=3.0)) == pytest.approx(3.0)
 
+    def test_is_not_an_answer_that_was_there_before(self):
+        assert self.took(Fault(Kind.RESET, calls=(4,))) is None
+        assert self.took(Fault(Kind.RESET, calls=(3,))) is not None
+
     def test_is_not_where_nothing_failed(self):
         assert self.took() is None
 

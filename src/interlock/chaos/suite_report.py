@@ -57,6 +57,7 @@ class SuiteReport:
         ended_well = sum(_share_of_success(outcome.repetitions) for outcome in with_baseline)
         return {
             "repetitions": sum(len(outcome.repetitions) for outcome in self.outcomes),
+            "tries_under_faults": len(faulty),
             "faults_injected": sum(sum(each.injected.values()) for each in faulty),
             "recovery_rate": None if not faulty else len(recovered) / len(faulty),
             "recovery_s_mean": None if not recovered else sum(recovered) / len(recovered),

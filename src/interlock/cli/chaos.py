@@ -151,7 +151,7 @@ def _print_measures(report: SuiteReport) -> None:
     if measured["recovery_rate"] is not None:
         mean_s = measured["recovery_s_mean"]
         took = "" if mean_s is None else f", {mean_s:.1f} s in the mean, {measured['recovery_s_longest']:.1f} s at most"
-        print_text(f"recovered in {measured['recovery_rate']:.0%} of {measured['repetitions']} tries{took}")
+        print_text(f"recovered in {measured['recovery_rate']:.0%} of {measured['tries_under_faults']} tries{took}")
     score = measured["success_under_faults_over_baseline"]
     if score is not None:
         print_text(f"score under faults: {score:.2f} of what it is without")
