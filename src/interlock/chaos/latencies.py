@@ -126,8 +126,9 @@ def read_latencies(source: str) -> Recorded:
         if isinstance(run, Broken):
             why = why or run.why
             continue
-        if kept < MOST_KEPT:
-            kept += _take(run, calls, gaps)
+        kept += _take(run, calls, gaps)
+        if kept >= MOST_KEPT:
+            break
     if calls:
         return _recorded(source, "calls", calls)
     if gaps:
