@@ -270,3 +270,55 @@ async def test_outside_of_a_run_nothing_is_done():
         with pytest.raises(RuntimeError, match=r"gate\.run"):
             await say(agent(chat, [ticket(Counter())]), [interlock_plugin(g)])
     assert not chat.asked
+
+
+async def test_what_a_tool_does_is_read_off_its_metadata_where_nobody_else_says():
+    done: Counter[str] = Counter()
+    said_read = ticket(done, *[TimeoutError()] * 2)
+    said_read.custom_metadata = {"effect": "read"}
+    async with gate() as g:
+        result = await run(g, agent(model([use("ticket", title="a")], "done"), [said_read]))
+    assert result.ok
+    assert done == {"a": 3}, "a lost answer of a read is asked for again"
+    lost = ticket(done, *[TimeoutError()] * 9)
+    lost.custom_metadata = {"effect": "read"}
+    async with gate(tools={"effects": {"ticket": "write"}}) as g:
+        result = await run(g, agent(model([use("ticket", title="b")], "done"), [lost]))
+    assert result.reason is StopReason.OUTCOME_UNKNOWN, "what the configuration says goes before it"
+    assert done["b"] == 1
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_the_frameworks_own_confirmation_counts(confirmed):
+    done: Counter[str] = Counter()
+
+    async def refund(order: str) -> dict[str, str]:
+        """Refund."""
+        done[order] += 1
+        return {"refunded": order}
+
+    chat = model([use("refund", order="7")], "done")
+    work = agent(chat, [FunctionTool(refund, require_confirmation=True)])
+    rows: list[Any] = []
+    async with gate(tools={"writes": {"refund": {"approval": "required"}}}) as g:
+        runner = InMemoryRunner(app=App(name="app", root_agent=work, plugins=[interlock_plugin(g)]))
+        session = await runner.session_service.create_session(app_name="app", user_id="u")
+
+        async def turn(message: Any) -> list[Any]:
+            given = {"user_id": "u", "session_id": session.id, "new_message": message}
+            return [event async for event in runner.run_async(**given)]
+
+        async def body(current: Any, _task: str) -> str:
+            asked = [call for event in await turn(types.UserContent("go")) for call in event.get_function_calls()]
+            assert not done
+            (question,) = [call for call in asked if call.name == "adk_request_confirmation"]
+            answer = types.FunctionResponse(id=question.id, name=question.name, response={"confirmed": confirmed})
+            await turn(types.UserContent(types.Part(function_response=answer)))
+            rows.extend(current.scope.trace.rows())
+            return "over"
+
+        result = await g.run(body, "go")
+    assert result.output == "over", result.details
+    assert done == ({"7": 1} if confirmed else {})
+    assert [(row["tool"], row["status"]) for row in rows] == [("refund", "success" if confirmed else "refused")]
+    assert confirmed or "not" in chat.told()[-1]["error"]

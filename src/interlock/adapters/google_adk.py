@@ -188,7 +188,7 @@ class InterlockPlugin(BasePlugin):
             function=facts.function,
             inputs=facts.inputs,
             tool_call_id=tool_context.function_call_id,
-            approval="given" if confirmation is not None and confirmation.confirmed else None,
+            approval=None if confirmation is None else "given" if confirmation.confirmed else "refused",
             threaded=facts.blocks,
         )
         if outcome.ok and outcome.note is None:
