@@ -325,3 +325,19 @@ async def test_outside_of_a_run_nothing_is_done():
             await agent(g, model, [ticket(Counter())]).run("go")
     assert not model.asked
     assert issubclass(AgentStopped, MiddlewareFailure)
+
+
+async def test_what_a_function_does_is_read_off_its_properties_where_nobody_else_says():
+    done: Counter[str] = Counter()
+    said_read = ticket(done, *[TimeoutError()] * 2)
+    said_read.additional_properties = {"effect": "read"}
+    async with gate() as g:
+        result = await run(g, agent(g, Model([use("ticket", title="a")], "done"), [said_read]))
+    assert result.ok
+    assert done == {"a": 3}, "a lost answer of a read is asked for again"
+    lost = ticket(done, *[TimeoutError()] * 9)
+    lost.additional_properties = {"effect": "read"}
+    async with gate(tools={"effects": {"ticket": "write"}}) as g:
+        result = await run(g, agent(g, Model([use("ticket", title="b")], "done"), [lost]))
+    assert result.reason is StopReason.OUTCOME_UNKNOWN, "what the configuration says goes before it"
+    assert done["b"] == 1
