@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schedule_plans import Plan
-from schedule_world import MODEL, ORDERED, SEVERAL, USD_PER_TOKEN, World, gate
+from schedule_world import (
+    FLIPS,
+    FLIPS_PER_S,
+    LIMITED,
+    MODEL,
+    ORDERED,
+    READERS,
+    REFUNDS,
+    SEVERAL,
+    USD_PER_TOKEN,
+    World,
+    gate,
+)
 
 from interlock import RunResult, StopReason
 from interlock.chaos.faults import STORE_KINDS, Kind
 from interlock.chaos.scene import Scene, TrialClock
 from interlock.config.trial import standing_in
 from interlock.core.clock import run_virtual
-from interlock.core.errors import InterlockError
+from interlock.core.errors import InterlockError, StoreUnavailable
+from interlock.journal.store import ClaimState, Settlement
 
 OUTPUT_TOKENS, INPUT_TOKENS = 60, 10
 HUNG_S = 7_200.0
 TIMEOUT_S = 30.0
 MOST_ATTEMPTS = 3
+MOST_RETURNS, AGAIN_S = 2, 40.0
+MINUTE_S, AT_ONCE = 60.0, ("reset", "connect_refused", "http_500", "http_502", "http_503", "http_504")
 TRIED: Counter[str] = Counter()  # what all schedules of this process came to
 QUIET = replace(gate.settings.logging, level="error")
 
@@ -85,6 +101,7 @@ class Agent:
 
     async def asked(self, run, calls):
         async def ask(wanted):
+            await asyncio.sleep(0.2)  # so that turns of several lanes are under way at once
             first = {"tool": calls[0][0], "args": {"n": calls[0][1]}} if calls else {"text": "nothing to do"}
             return {**first, "usage": {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}}
 
@@ -134,6 +151,9 @@ async def _live(plan, off):
     scene = Scene(plan.faults, seed=plan.seed, clock=clock, off=off)
     lived = Lived(plan, scene)
     agent, config = Agent(lived), settings_of(plan)
+    if "admission" in off:  # it has a part outside the funnel
+        breaker = replace(config.tools.circuit_breakers, enabled=False)
+        config = replace(config, tools=replace(config.tools, circuit_breakers=breaker))
 
     def opened():
         return gate.on_trial(scene.trial(), settings=config, store="sqlite:///:memory:", clock=clock)
@@ -156,6 +176,12 @@ async def _live(plan, off):
     async with asyncio.timeout(HUNG_S):
         lived.results = await asyncio.gather(*deliveries)
         lived.result = lived.results[0]
+        for _ in range(MOST_RETURNS if plan.person else 0):
+            if lived.result.reason is not StopReason.OUTCOME_UNKNOWN:
+                break
+            await settle(store, scene)
+            lived.result = await deliver(first, AGAIN_S)
+            lived.results.append(lived.result)
         lived.elapsed_s = clock.monotonic() - began_s
         await store.flush()
         row = await store.run(lived.result.run_id) if lived.result.run_id else None
@@ -166,9 +192,20 @@ async def _live(plan, off):
     return lived
 
 
+async def settle(store, scene):
+    """Settle every doubt as somebody would who asks the remote."""
+    executed = {request.key for request in scene.requests if request.executed}
+    for doubt in await store.doubts():
+        happened = bool(executed & {doubt.sent_key, doubt.key.hex()})
+        state = ClaimState.DONE if happened else ClaimState.FAILED_CLEAN
+        with contextlib.suppress(StoreUnavailable):
+            await store.settle(doubt.key, Settlement(state, b'{"id":0}' if happened else None, by="ada"))
+
+
 def wrong_with(lived):
     """Return what is wrong, in words; nothing if all is well."""
-    return [*_effects(lived), *_end(lived), *_budgets(lived), *_record(lived), *_accounts(lived), *_attempts(lived)]
+    looks = (_effects, _end, _budgets, _record, _accounts, _attempts, _breakers)
+    return [wrong for look in looks for wrong in look(lived)]
 
 
 def _effects(lived):
@@ -181,6 +218,17 @@ def _effects(lived):
             yield f"{tool}({n}) happened, and nobody proposed it"
     if World.requests["db.drop"]:
         yield "a denied tool was reached"
+    if any(tool == "refund.pay" and n % 2 for tool, n, _ in World.effects):
+        yield "what a person refused has happened"
+    refunds = {(each.run_id, each.seq) for each in lived.scene.requests if each.tool == "refund.pay"}
+    if len(refunds) > REFUNDS:
+        yield f"{len(refunds)} calls of refund.pay went out, of {REFUNDS}"
+    if World.most_readers > READERS:
+        yield f"{World.most_readers} read at once, not {READERS}"
+    flips = sorted(request.at_s for request in lived.scene.requests if request.tool == "lamp.flip")
+    for (i, early_s), (j, late_s) in itertools.combinations(enumerate(flips), 2):
+        if j - i + 1 > FLIPS + FLIPS_PER_S * (late_s - early_s) + 1e-6:
+            yield f"{j - i + 1} flips within {late_s - early_s} s"
 
 
 def _end(lived):
@@ -213,9 +261,7 @@ def _budgets(lived):
     if not any(fault.kind in STORE_KINDS for fault in plan.faults):
         # A write under way gets its full time, and a wrap-up turn its own.
         latest_s = caps.get("max_seconds", 900.0) + TIMEOUT_S + 40.0
-        if lived.elapsed_s > latest_s and not any(
-            f.kind in {Kind.DUPLICATE_DELIVERY, Kind.TWO_WORKERS} for f in plan.faults
-        ):
+        if lived.elapsed_s > latest_s and len(lived.results) == 1:
             yield f"took {lived.elapsed_s} s of {latest_s}"
 
 
@@ -273,6 +319,28 @@ def _attempts(lived):
             least_s = asked_s.get((seq, before.attempt), 0.0)
             if after.at_s - before.at_s < least_s - 1e-6 and lone_429(lived):
                 yield f"call {seq} was to wait {least_s} s and waited {after.at_s - before.at_s}"
+
+
+def _breakers(lived):
+    """A tool whose last five attempts failed within a minute is left alone for a minute; then one may try."""
+    if any(fault.kind is Kind.TWO_WORKERS for fault in lived.plan.faults):
+        return  # each process has breakers of its own
+    struck = {(each.run_id, each.seq, each.attempt): each.fault for each in lived.scene.injections}
+    for tool in {request.tool for request in lived.scene.requests} - LIMITED:
+        failures, open_s = [], None
+        for request in sorted((r for r in lived.scene.requests if r.tool == tool), key=lambda r: r.at_s):
+            fault = struck.get((request.run_id, request.seq, request.attempt), "")
+            failed = request.output is None and fault.startswith(AT_ONCE)
+            if open_s is not None and open_s < request.at_s < open_s + MINUTE_S - 1e-6:
+                yield f"{tool} was tried at {request.at_s} s, and left alone since {open_s} s"
+            if open_s is not None and request.at_s >= open_s + MINUTE_S - 1e-6:
+                if request.output is None and not failed:
+                    break  # it failed later: nobody can say from here on
+                open_s, failures = (request.at_s if failed else None), []
+            elif failed and open_s is None:
+                failures = [*failures[-4:], request.at_s]
+                if len(failures) == 5 and request.at_s - failures[0] < MINUTE_S:
+                    open_s, failures = request.at_s, []
 
 
 def lone_429(lived):

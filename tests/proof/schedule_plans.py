@@ -38,6 +38,7 @@ class Plan:
     wrap_up: bool
     faults: tuple[Fault, ...]
     seed: int
+    person: bool = False
 
     @property
     def calls(self) -> int:
@@ -103,4 +104,5 @@ def plans(draw):
         draw(st.booleans()),
         draw(st.lists(faults(), min_size=1, max_size=6).map(tuple)),
         draw(st.integers(0, 1_000)),
+        draw(st.booleans()),
     )

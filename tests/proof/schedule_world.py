@@ -12,6 +12,9 @@ from interlock import Interlock
 
 MODEL = "m:1"
 USD_PER_TOKEN = 10.0 / 1e6
+READERS, FLIPS, FLIPS_PER_S = 2, 2, 1.0
+REFUNDS = 2
+LIMITED = {"note.read", "lamp.flip"}
 
 gate = Interlock(
     {
@@ -19,6 +22,8 @@ gate = Interlock(
             "allow": ["*"],
             "deny": ["db.*"],
             "writes": {"shell.tell": {"on_unknown": "tell"}},
+            "budgets": {"refund.pay": {"max_calls": REFUNDS}},
+            "limits": {"note.read": {"concurrency": READERS}, "lamp.flip": {"rate_per_s": FLIPS_PER_S, "burst": FLIPS}},
         },
         "prices": {MODEL: {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 10.0}},
         "logging": {"level": "error"},
@@ -33,10 +38,13 @@ class World:
     effects: ClassVar[list] = []
     requests: ClassVar[Counter] = Counter()
     slow_s: ClassVar[dict] = {}
+    readers: ClassVar[int] = 0
+    most_readers: ClassVar[int] = 0
 
     @classmethod
     def forget(cls, slow_s):
         cls.effects, cls.requests, cls.slow_s = [], Counter(), slow_s
+        cls.readers = cls.most_readers = 0
 
     @classmethod
     async def happen(cls, tool, n, key=None):
@@ -55,7 +63,12 @@ class Note(BaseModel):
 @gate.tool("note.read", effect="read", output=Note)
 async def read(n: int) -> dict:
     World.requests["note.read"] += 1
-    await asyncio.sleep(World.slow_s.get("note.read", 0.0))
+    World.readers += 1
+    World.most_readers = max(World.most_readers, World.readers)
+    try:
+        await asyncio.sleep(World.slow_s.get("note.read", 0.0))
+    finally:
+        World.readers -= 1
     return {"text": f"note {n}"}
 
 
@@ -98,5 +111,16 @@ async def drop(n: int) -> dict:
     return await World.happen("db.drop", n)
 
 
-TOOLS = ("note.read", "note.send", "invoice.send", "order.place", "shell.tell", "lamp.flip", "db.drop")
+async def even(call) -> bool:
+    """Somebody who says yes to even numbers, after a while."""
+    await asyncio.sleep(0.5)
+    return call.args["n"] % 2 == 0
+
+
+@gate.tool("refund.pay", effect="write", approval=even)
+async def refund(n: int, *, idempotency_key: str) -> dict:
+    return await World.happen("refund.pay", n, idempotency_key)
+
+
+TOOLS = ("note.read", "note.send", "invoice.send", "order.place", "shell.tell", "lamp.flip", "refund.pay", "db.drop")
 SEVERAL = {"lamp.flip"}  # each proposal means one more

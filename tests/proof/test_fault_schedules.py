@@ -71,6 +71,14 @@ BROKEN = {
     "claim": (plan(("order.place", 1), faults=[Fault(Kind.ANSWER_LOST)]), ["recall", "claim"], "happened 2 times"),
     "allowlist": (plan(("db.drop", 1)), ["allowlist"], "a denied tool was reached"),
     "meter": (plan(("note.send", 1), ("note.send", 2), caps={"max_tool_calls": 1}), ["meter"], "calls went out"),
+    "approval": (plan(("refund.pay", 1)), ["approval"], "what a person refused"),
+    "per-tool cap": (plan(*(("refund.pay", n) for n in (0, 2, 4))), ["meter"], "calls of refund.pay went out"),
+    "rate": (plan(*(("lamp.flip", n) for n in range(5))), ["admission"], "flips within"),
+    "breaker": (
+        plan(*(("note.send", n) for n in range(6)), faults=[Fault(Kind.CONNECT_REFUSED)]),
+        ["admission"],
+        "left alone",
+    ),
     "recorder": (plan(("note.read", 1)), ["recorder"], "0 are on record"),
 }
 
