@@ -470,6 +470,20 @@ async def test_an_mcp_tool_answers_natively(opened):
     assert outputs(result.native)[1] == "The arguments are not valid JSON. It was not executed."
 
 
+async def test_an_approval_of_an_mcp_tool_can_be_the_sdks_own_interruption(opened):
+    remote = Remote()
+    gate = opened(writes={"create_ticket": {"approval": "required"}})
+    model = scripted(use("create_ticket", {}), say("done"))
+    agent = Agent(name="a", model=model, mcp_servers=[mcp_server(remote)])
+    parked = await guarded(gate, agent, request_id="r1", approvals="framework")
+    assert (parked.reason, parked.parked, remote.effects) == ("approval_pending", True, [])
+    assert await gate.house().store.approvals.list() == []
+    state = parked.native.to_state()
+    state.approve(parked.native.interruptions[0])
+    done = await guarded(gate, agent, state, request_id="r1", payload="go", retry=True, approvals="framework")
+    assert (done.reason, done.output, remote.effects) == ("success", "done", ["t"])
+
+
 async def test_outside_of_runs_nothing_changes(opened):
     openai_agents.install(opened(deny=["*"]))
     remote = Remote()

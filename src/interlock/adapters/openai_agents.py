@@ -98,7 +98,7 @@ def install(gate: Interlock, *, approvals: Approvals = "store") -> None:
 
     Args:
         gate: The gate.
-        approvals: Where a person decides on a function tool with `approval: required`: in the store (`interlock
+        approvals: Where a person decides on a tool with `approval: required`: in the store (`interlock
             approvals`), or in the SDK, by the interruption that it makes of `needs_approval`.
     """
     runner = get_default_agent_runner()

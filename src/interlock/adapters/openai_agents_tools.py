@@ -325,8 +325,17 @@ class GuardedServer(MCPServer):
             return outcome.value
         return CallToolResult.model_validate({"content": [{"type": "text", "text": _text(outcome)}]})
 
+    def _get_needs_approval_for_tool(self, tool: Any, agent: Any) -> Any:
+        """Let the SDK ask the person whom the gate demands, if that is its business; else as the server says."""
+        return True if self._asked_by_the_sdk(tool.name) else super()._get_needs_approval_for_tool(tool, agent)
+
+    def _asked_by_the_sdk(self, tool_name: str) -> bool:
+        return self._seam.by_framework and self._seam.needs_approval(tool_name)
+
     def _approved(self, tool_name: str) -> bool:
         """Whether the SDK has asked a person before it came here; of a rule that is a function, nobody knows."""
+        if self._asked_by_the_sdk(tool_name):
+            return True
         rule = getattr(self._inner, "_needs_approval_policy", False)
         return rule is True or (isinstance(rule, dict) and rule.get(tool_name) is True)
 
