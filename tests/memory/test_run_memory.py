@@ -141,6 +141,26 @@ async def test_a_tainted_run_changes_nothing_that_is_better_believed(make):
     assert await within(gate, work) == [["memory_trust"] * 3, State.QUARANTINED, ["iban: 1"]]
 
 
+async def test_a_tainted_run_pins_nothing(make):
+    """Pinned first and standing against all that contradicts it: that is what whoever plants a fact would want."""
+    gate = make({"tools": {"untrusted_output": ["web.*"]}})
+
+    async def work(run, scope):
+        await run.call("web.fetch")
+        planted = await run.memory.remember(Statement("iban", "X"), scope=scope, subject="acme")
+        with pytest.raises(interlock.ToolDenied):
+            await run.memory.pin(planted.fact_id, scope=scope)
+        return await run.memory.pin(planted.fact_id, scope=scope, pinned=False)
+
+    assert await within(gate, work) is True
+
+    async def clean(run, scope):
+        await run.memory.remember(Statement("iban", "1"), scope=scope, subject="acme")
+        return [fact.text for fact in (await run.memory.recall("iban", scope=scope)).facts]
+
+    assert await within(gate, clean) == ["iban: 1"]
+
+
 async def test_policy_may_quarantine_what_a_tainted_run_writes(make):
     gate = make({"memory": {"tainted": "quarantine"}})
 

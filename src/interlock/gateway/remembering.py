@@ -280,6 +280,8 @@ class Remembering:
         """Forget, pin, unpin or verify a fact of exactly this scope; whether there was one that this run may change."""
         trust = run.lineage.trust
         named("fact_id", fact_id)
+        if verb == "pin" and words["pinned"] and trust < Trust.NORMAL:
+            raise _untrusted(run, "pin a fact, which would come first and stand against better ones")
 
         async def work(_: Call[RunScope]) -> Answer:
             now_s = run.clock.wall()
@@ -307,13 +309,7 @@ class Remembering:
         """
         fact = await self.store.get(scope, fact_id, now_s)
         if fact is not None and fact.scope == scope and fact.trust > run.lineage.trust:
-            read = ", ".join(run.lineage.sources[:3])
-            raise ToolDenied(
-                f"memory: this run has read what may be an outsider's ({read}) and cannot change a fact that is better "
-                "believed: do it before, or say which outputs are untrusted (tools.untrusted_output)",
-                for_model="This note is better believed than what was read here. It was not changed.",
-                details={"policy": "memory_trust"},
-            )
+            raise _untrusted(run, "change a fact that is better believed")
 
     async def sweep(self, now_s: float) -> None:
         """Delete what has expired; nobody could read it any more."""
@@ -337,6 +333,16 @@ class Remembering:
         except Exception:
             self._counting.memory_rejected("embedder")
             return None
+
+
+def _untrusted(run: RunScope, what: str) -> ToolDenied:
+    read = ", ".join(run.lineage.sources[:3])
+    return ToolDenied(
+        f"memory: this run has read what may be an outsider's ({read}) and cannot {what}: do it before, or say which "
+        "outputs are untrusted (tools.untrusted_output)",
+        for_model="What was read here is not trusted enough for that. Nothing was changed.",
+        details={"policy": "memory_trust"},
+    )
 
 
 def _take_in(run: RunScope, fact: Fact) -> None:
