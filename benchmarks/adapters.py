@@ -64,6 +64,7 @@ STEPS = 25
 ROUNDS = 6  # for each round that is asked for
 MOST_S = 120.0  # of one framework, whatever is asked for
 FEWEST = 5
+STUCK_S = 900.0
 MANY = 1_000_000
 CAPS = {"max_steps": MANY, "max_tool_calls": MANY, "max_seconds": 86_400}
 PRICE = {"input_usd_per_mtok": 0.01, "output_usd_per_mtok": 0.01}
@@ -277,7 +278,10 @@ def _measured(name: str, url: str, rounds: int) -> dict[str, Any]:
     """Measure one framework in a process of its own."""
     words = [find_place(name, install=False).python, "-m", "benchmarks.adapters"]
     words += ["--column", name, "--url", url, "--rounds", str(rounds)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=STUCK_S)
+    except subprocess.TimeoutExpired as stuck:
+        raise NotMeasured(f"did not end within {STUCK_S:g} s") from stuck
     if done.returncode:
         raise NotMeasured(done.stderr.strip().rpartition("\n")[2])
     found: dict[str, Any] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
