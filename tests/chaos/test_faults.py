@@ -185,6 +185,17 @@ def test_every_injected_fault_is_on_the_record_of_its_run(tmp_path):
     assert record["trace"][0]["attempts"] == 2
 
 
+def test_a_record_that_lacks_a_call_or_a_fault_is_seen(monkeypatch):
+    from interlock.chaos.scene import Scene
+
+    def marked(self, run_id, record):
+        return {**record, "trace": record["trace"][1:], "injected": []}
+
+    monkeypatch.setattr(Scene, "_marked", marked)
+    found = tried(subject_agents.reads, Fault(Kind.LATENCY, calls=(1, 2)))
+    assert found.failures == ("the record lacks 1 of 4 calls", "the record lacks 2 of 2 injected faults")
+
+
 def test_a_gate_that_is_not_on_trial_has_no_fault_in_its_funnel():
     names = {type(layer).__module__ for layer in gate.house().gateway._funnel.guards()}
     gate.close()

@@ -89,7 +89,7 @@ def judge(facts: Facts) -> list[str]:
     reason = facts.result.reason
     if expected.reasons and reason not in expected.reasons:
         found.append(f"ended as {reason}, not {' or '.join(sorted(expected.reasons))}")
-    found += _counted(facts)
+    found += [*_counted(facts), *_unrecorded(facts)]
     prompts = "\n".join(facts.scene.prompts)
     found += [f"the model was not told {text!r}" for text in expected.told_model if text not in prompts]
     found += [f"the model was told {text!r}" for text in expected.not_told_model if text in prompts]
@@ -143,6 +143,25 @@ def _counted(facts: Facts) -> list[str]:
             after = "never" if took_s is None else f"after {took_s:.1f} s"
             found.append(f"recovered {after}, not within {expected.recovery_s:g} s")
     return found
+
+
+def _unrecorded(facts: Facts) -> list[str]:
+    """Return what the run's record lacks: every call is on it or counted there, and so is every injected fault."""
+    if not facts.record or "recorder" in facts.scene.off:
+        return []
+    run_id = facts.result.run_id
+    calls = len({seq for run, seq in facts.scene.calls if run == run_id})
+    if any(injection.fault == Kind.WORKER_KILLED for injection in facts.scene.injections):
+        calls = 0  # a worker that dies takes a quarter of a second of them with it (`record.calls`)
+    # Old rows of a long run are let go; a run that is cancelled does not wait for what it has under way.
+    uncounted = facts.record.get("trace_dropped", 0), facts.record.get("details", {}).get("unfinished_calls", 0)
+    rows = len(facts.rows) + sum(int(number) for number in uncounted)
+    injected, noted = len(facts.scene.of_run(run_id)), len(facts.record.get("injected", ()))
+    return [
+        f"the record lacks {there - kept} of {there} {what}"
+        for there, kept, what in ((calls, rows, "calls"), (injected, noted, "injected faults"))
+        if kept < there
+    ]
 
 
 def effects_of(requests: Sequence[Request]) -> dict[str, int]:

@@ -150,6 +150,7 @@ class Scene:
 
     Attributes:
         injections: Faults so far. requests: attempts so far. proposed: tools of all proposed calls, in order.
+        calls: The same calls, by run and number.
         prompts: What the model was asked, as text. acted: guards that acted, in order.
         began_s: When the first thing happened, on the monotonic clock.
     """
@@ -171,6 +172,7 @@ class Scene:
         self.injections: list[Injection] = []
         self.requests: list[Request] = []
         self.proposed: list[str] = []
+        self.calls: list[tuple[str, int]] = []
         self.prompts: list[str] = []
         self.acted: list[str] = []
         self.began_s: float | None = None
@@ -229,6 +231,7 @@ class Scene:
     def _seen(self, tool: ToolSpec, proceed: Proceed[Any]) -> Proceed[Any]:
         async def seen(call: Call[Any]) -> Answer:
             self.note("proposed", tool.name)
+            self.note("calls", (call.run.run_id, call.seq))
             return await proceed(call)
 
         return seen

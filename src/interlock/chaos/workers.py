@@ -180,7 +180,7 @@ class _Shift:
             elif where == "requests":
                 item = Request(*item)
                 item = item._replace(output=None if item.output is None else bytes.fromhex(str(item.output)))
-            scene.note(where, item)
+            scene.note(where, tuple(item) if where == "calls" else item)
         return scene
 
     async def _record(self, gate: Interlock, result: RunResult) -> dict[str, Any]:
