@@ -166,3 +166,30 @@ def test_what_an_mcp_server_says_of_its_tools_is_believed(tmp_path):
         ("a", False, "bad_arguments", "Invalid arguments"),
         ("b", True, None, None),
     ]
+
+
+def test_what_an_agent_remembered_is_no_call_of_a_tool(tmp_path):
+    config = {
+        "logging": {"level": "info", "to": f"{tmp_path}/lines.jsonl"},
+        "record": {"path": f"{tmp_path}/records.jsonl"},
+    }
+    gate = interlock.Interlock(config, store=f"sqlite:///{tmp_path}/interlock.db")
+
+    @gate.tool("page.read", effect="read")
+    async def read() -> str:
+        return "page"
+
+    async def agent(run, task):
+        mine = run.memory.scope(user="ann")
+        for _ in range(6):
+            await run.memory.recall("tea", scope=mine)
+            await run.memory.remember("tea", scope=mine)
+        await run.artifacts.put("page", await run.call("page.read"), scope=mine)
+
+    run_id = gate.run_sync(agent, "t").run_id
+    gate.close()
+    for name in ("records.jsonl", "lines.jsonl", "interlock.db"):
+        run = by_id(tmp_path / name)[run_id]
+        assert [call.tool for turn in run.turns for call in turn.calls] == ["page.read"], name
+        assert run.lost == 0
+        assert str(diagnose(run).verdict) == "model"

@@ -15,7 +15,23 @@ from interlock.core.errors import InterlockError
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tape import restored
 
-__all__ = ["Verb", "Verbs"]
+__all__ = ["VERBS", "Verb", "Verbs"]
+
+# As records and metrics show them.
+VERBS = frozenset(
+    {
+        "memory.remember",
+        "memory.supersede",
+        "memory.recall",
+        "memory.get",
+        "memory.past",
+        "memory.forget",
+        "memory.pin",
+        "memory.verify",
+        "artifacts.put",
+        "artifacts.get",
+    }
+)
 
 Verb = Callable[[Call[RunScope]], Awaitable[Answer]]
 """Does what a verb says. `answer.json` is what a later attempt of the run is answered from."""
@@ -48,7 +64,7 @@ class Verbs:
         """Return the verb's answer; where an earlier attempt of the run has it on record, that one (`replayed`).
 
         Args:
-            name: As records and metrics show it, e.g. `memory.recall`.
+            name: One of `VERBS`.
             args: JSON: what tells one use of the verb from another.
 
         Raises:

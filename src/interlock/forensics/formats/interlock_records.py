@@ -13,6 +13,7 @@ from interlock.core.reasons import StopReason
 from interlock.forensics.grouping import gathered
 from interlock.forensics.json_records import each_run, json_records
 from interlock.forensics.traces import Broken, BrokenRecord, ErrorKind, RecordedCall, RecordedRun, RecordedTurn
+from interlock.gateway.verbs import VERBS
 
 __all__ = ["detects", "detects_lines", "read", "read_lines", "run_of_record"]
 
@@ -95,6 +96,9 @@ def run_of_record(record: Any, *, dataset: str = "", doubts: int | None = None) 
     if not isinstance(record, dict) or "run_id" not in record or not isinstance(record.get("trace"), list):
         raise BrokenRecord("a run needs `run_id` and a list of calls under `trace`")
     rows = [row for row in record["trace"] if isinstance(row, dict)]
+    if "request_id" in record:
+        # What the agent remembered and kept is on our records too, and is no call of a tool.
+        rows = [row for row in rows if row.get("tool") not in VERBS]
     details = record.get("details") if isinstance(record.get("details"), dict) else {}
     reason = str(record.get("stop_reason") or "")
     # Only we write which effect a call had; others may use the same words and mean less.
