@@ -47,8 +47,8 @@ NEEDED = (
         Off(
             POLICIES,
             "create policy reading on memory_facts for select using (\n"
-            "  memory_reach() = 'read' and tenant_id = this_tenant()\n",
-            "create policy reading on memory_facts for select using (\n  memory_reach() = 'read'\n",
+            "  (select memory_reach()) = 'read' and tenant_id = (select this_tenant())\n",
+            "create policy reading on memory_facts for select using (\n  (select memory_reach()) = 'read'\n",
         ),
         (SCOPE + "test_a_statement_without_any_condition_sees_its_scope_alone",),
     ),

@@ -11,7 +11,7 @@ from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.stores.pg_address import Address
 from interlock.stores.pg_errors import Fault, fault_of
 
-__all__ = ["Connections", "connect", "hang_up", "load_driver", "transaction"]
+__all__ = ["BEGIN", "Connections", "connect", "hang_up", "load_driver", "transaction"]
 
 
 def load_driver() -> Any:
@@ -38,6 +38,9 @@ select set_config('synchronous_commit', 'on', false) where current_setting('sync
 _NOTICE = "set client_connection_check_interval = '2s'"
 
 
+BEGIN = "begin isolation level read committed"
+
+
 async def connect(address: Address, timeout_s: float) -> Any:
     """Return a new connection; raises whatever the driver raises."""
     db = await load_driver().connect(address.dsn, timeout=timeout_s, **address.connect_words)
@@ -59,10 +62,14 @@ def hang_up(db: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def transaction(db: Any, tenant_id: str | None) -> AsyncIterator[None]:
-    """One transaction, bound to the tenant if there is one; rolled back when the body raises."""
-    await db.execute("begin isolation level read committed")
+async def transaction(db: Any, tenant_id: str | None, begin: str = BEGIN) -> AsyncIterator[None]:
+    """One transaction, bound to the tenant if there is one; rolled back when the body raises.
+
+    Args:
+        begin: How it begins: `BEGIN`, and whatever goes to the server with it.
+    """
     try:
+        await db.execute(begin)
         if tenant_id is not None:
             await db.fetchval("select set_config('interlock.tenant', $1, true)", tenant_id)
         yield

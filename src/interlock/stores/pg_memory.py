@@ -24,7 +24,7 @@ from interlock.stores.pg_memory_rows import (
     read_fact,
     read_info,
 )
-from interlock.stores.pg_memory_writes import BY_ID, bury_line, is_gone, supersede
+from interlock.stores.pg_memory_writes import BY_ID, bury_line, supersede
 from interlock.stores.pg_reach import Reach
 from interlock.stores.pg_text import write_text
 from interlock.stores.pg_work import alone
@@ -52,11 +52,12 @@ where f.fact_id = $1 and f.tenant_id = $2 and f.state = 'active' and {LIVE} for 
 _RIVALS = f"""select f.fact_id, f.pinned or f.trust > $4 from {{s}}.memory_facts f
 where f.tenant_id = $1 and f.subject = $2 and f.key = $3 and f.state = 'active' and {LIVE}
 order by f.created_at desc, f.id desc for update"""
-_INSERT = """insert into {s}.memory_facts (fact_id, tenant_id, user_id, session_id, text, value, subject, key, tags,
-  trust, state, created_at, expires_at, verify_by, supersedes, origin, vector, words)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::json, $17,
-  array_to_tsvector($18::text[]))
-on conflict (tenant_id, fact_id) do nothing"""
+_INSERT = f"""insert into {{s}}.memory_facts as f (fact_id, tenant_id, user_id, session_id, text, value, subject, key,
+  tags, trust, state, created_at, expires_at, verify_by, supersedes, origin, vector, words)
+select $1::text, $2::text, $3::text, $4::text, $5::text, $6::bytea, $7::text, $8::text, $9::text[], $10::smallint,
+  $11::text, $12::float8, $13::float8, $14::float8, $15::text, $16::json, $17::bytea, array_to_tsvector($18::text[])
+where not exists (select 1 from {{s}}.memory_gone g where g.tenant_id = $2::text and g.fact_id = $1::text)
+on conflict (tenant_id, fact_id) do nothing returning {COLUMNS}"""
 _CHANGED = "f.fact_id = $1 and f.tenant_id = $2 and f.state = 'active' and f.trust <= $3"
 _FORGET = f"select 1 from {{s}}.memory_facts f where {_CHANGED} for update"
 _PIN = f"update {{s}}.memory_facts f set pinned = $4 where {_CHANGED} and {LIVE}"
@@ -172,16 +173,11 @@ class PgMemory(PgDesk):
 
     async def _remember(self, db: Any, scope: Scope, new: NewFact, supersedes: str) -> Any:
         tenant = write_text(scope.tenant)
-        if await is_gone(db, self._schema, tenant, new.fact_id):
-            return None
-        there = await db.fetchrow(self._text(BY_ID), new.fact_id, tenant)
-        if there is not None:
-            return there
         replaced, state = supersedes, new.state
         if supersedes:
             old = await db.fetchrow(self._text(_OLD), supersedes, tenant)
             if old is None:
-                return None
+                return await db.fetchrow(self._text(BY_ID), new.fact_id, tenant)
             if old[0] > new.trust:
                 state = State.QUARANTINED
         elif new.key and state is State.ACTIVE:
@@ -192,10 +188,13 @@ class PgMemory(PgDesk):
             replaced = rivals[0][0] if rivals else ""
             if any(stands for _, stands in rivals):
                 state = State.QUARANTINED
-        await db.execute(self._text(_INSERT), *fact_words(new, scope, state, replaced))
-        if state is State.ACTIVE:
+        row = await db.fetchrow(self._text(_INSERT), *fact_words(new, scope, state, replaced))
+        if row is None:
+            # The id is there already, or gone.
+            return await db.fetchrow(self._text(BY_ID), new.fact_id, tenant)
+        if replaced and state is State.ACTIVE:
             await supersede(db, self._schema, tenant, new.fact_id, new.created_at)
-        return await db.fetchrow(self._text(BY_ID), new.fact_id, tenant)
+        return row
 
 
 def _places(scope: Scope) -> tuple[str, list[str], list[str]]:

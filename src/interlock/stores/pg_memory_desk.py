@@ -15,7 +15,6 @@ from interlock.memory.fact import ArtifactInfo, Fact, State
 from interlock.memory.scope import Scope
 from interlock.memory.store import Erased, MemoryStats, PurgePolicy
 from interlock.stores.pg_address import Address
-from interlock.stores.pg_connections import transaction
 from interlock.stores.pg_memory_rows import ARTIFACT_COLUMNS, COLUMNS, LIVE, read_fact, read_info
 from interlock.stores.pg_memory_writes import LINE, bury_line, supersede
 from interlock.stores.pg_reach import Reach, ScopedMemory
@@ -256,15 +255,10 @@ class PgDesk:
             self._seen = max(self._seen, queued)
 
         async def scoped(db: Any) -> Any:
-            async with self._scoped.within(db, reach, scope, now_s, shared=False):
+            async with self._scoped.alone(db, reach, scope, now_s):
                 return await query(db)
 
-        async def apart(db: Any) -> Any:
-            async with transaction(db, None):
-                return await scoped(db)
-
-        # A store of one tenant has a transaction about every read already.
-        return await self._reader.ask(scoped if self._scoped.bound else apart, repeat=True)
+        return await self._reader.ask(scoped, repeat=True)
 
     async def _change(self, reach: Reach, scope: Scope | None, now_s: float | None, text: str, *words: Any) -> int:
         """Return how many rows one statement changed, inside a transaction of the writer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from interlock.stores.pg_memory_rows import COLUMNS
 
-__all__ = ["BY_ID", "LINE", "bury_line", "is_gone", "supersede"]
+__all__ = ["BY_ID", "LINE", "bury_line", "supersede"]
 
 BY_ID = f"select {COLUMNS} from {{s}}.memory_facts f where f.fact_id = $1 and f.tenant_id = $2"
 # Facts, and all versions before them.
@@ -15,7 +15,6 @@ LINE = """with recursive line (fact_id) as (
   select unnest($1::text[]) collate "C" union
   select f.fact_id from line join {s}.memory_facts f on f.superseded_by = line.fact_id where f.tenant_id = $2)"""
 
-_IS_GONE = "select 1 from {s}.memory_gone where tenant_id = $1 and fact_id = $2"
 _BURY = f"""{LINE}, gone as (
   delete from {{s}}.memory_facts f using line where f.fact_id = line.fact_id and f.tenant_id = $2 returning f.fact_id)
 insert into {{s}}.memory_gone (tenant_id, fact_id, at) select $2, fact_id, {{s}}.now_s() from gone
@@ -26,11 +25,6 @@ set state = 'superseded', superseded_by = n.fact_id, superseded_at = $3, pinned 
 from {s}.memory_facts n where n.fact_id = $1 and n.tenant_id = $2 and f.tenant_id = $2 and f.fact_id <> $1
   and (f.user_id, f.session_id) = (n.user_id, n.session_id) and f.state = 'active'
   and (f.fact_id = n.supersedes or n.key <> '' and (f.key, f.subject) = (n.key, n.subject))"""
-
-
-async def is_gone(db: Any, schema: str, tenant: str, fact_id: str) -> bool:
-    """Whether there is a tombstone."""
-    return await db.fetchrow(_IS_GONE.replace("{s}", schema), tenant, fact_id) is not None
 
 
 async def bury_line(db: Any, schema: str, tenant: str, fact_ids: Sequence[str]) -> int:

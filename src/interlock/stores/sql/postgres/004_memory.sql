@@ -86,36 +86,37 @@ create function memory_lives(created_at double precision, expires_at double prec
   language sql stable parallel safe
   return created_at - 300 <= memory_now() and memory_now() < expires_at and expires_at < 'Infinity';
 
+-- Each setting is asked for once a statement, in a query of its own, and not once a row.
 alter table memory_facts enable row level security;
 alter table memory_facts force row level security;
 create policy reading on memory_facts for select using (
-  memory_reach() = 'read' and tenant_id = this_tenant()
-  and user_id in ('', this_user()) and session_id in ('', this_session())
-  and memory_lives(created_at, expires_at));
+  (select memory_reach()) = 'read' and tenant_id = (select this_tenant())
+  and user_id in ('', (select this_user())) and session_id in ('', (select this_session()))
+  and created_at - 300 <= (select memory_now()) and (select memory_now()) < expires_at and expires_at < 'Infinity');
 create policy writing on memory_facts using (
-  memory_reach() = 'write' and tenant_id = this_tenant() and user_id = this_user() and session_id = this_session());
+  (select memory_reach()) = 'write' and tenant_id = (select this_tenant()) and user_id = (select this_user()) and session_id = (select this_session()));
 create policy below on memory_facts using (
-  memory_reach() = 'below' and tenant_id = this_tenant()
-  and this_user() in ('', user_id) and this_session() in ('', session_id));
-create policy everything on memory_facts to current_user using (memory_reach() = 'all');
+  (select memory_reach()) = 'below' and tenant_id = (select this_tenant())
+  and (select this_user()) in ('', user_id) and (select this_session()) in ('', session_id));
+create policy everything on memory_facts to current_user using ((select memory_reach()) = 'all');
 
 alter table memory_artifacts enable row level security;
 alter table memory_artifacts force row level security;
 create policy reading on memory_artifacts for select using (
-  memory_reach() = 'read' and tenant_id = this_tenant()
-  and user_id in ('', this_user()) and session_id in ('', this_session())
-  and memory_lives(created_at, expires_at));
+  (select memory_reach()) = 'read' and tenant_id = (select this_tenant())
+  and user_id in ('', (select this_user())) and session_id in ('', (select this_session()))
+  and created_at - 300 <= (select memory_now()) and (select memory_now()) < expires_at and expires_at < 'Infinity');
 create policy writing on memory_artifacts using (
-  memory_reach() = 'write' and tenant_id = this_tenant() and user_id = this_user() and session_id = this_session());
+  (select memory_reach()) = 'write' and tenant_id = (select this_tenant()) and user_id = (select this_user()) and session_id = (select this_session()));
 create policy below on memory_artifacts using (
-  memory_reach() = 'below' and tenant_id = this_tenant()
-  and this_user() in ('', user_id) and this_session() in ('', session_id));
-create policy everything on memory_artifacts to current_user using (memory_reach() = 'all');
+  (select memory_reach()) = 'below' and tenant_id = (select this_tenant())
+  and (select this_user()) in ('', user_id) and (select this_session()) in ('', session_id));
+create policy everything on memory_artifacts to current_user using ((select memory_reach()) = 'all');
 
 alter table memory_gone enable row level security;
 alter table memory_gone force row level security;
-create policy of_tenant on memory_gone using (memory_reach() in ('write', 'below') and tenant_id = this_tenant());
-create policy everything on memory_gone to current_user using (memory_reach() = 'all');
+create policy of_tenant on memory_gone using ((select memory_reach()) in ('write', 'below') and tenant_id = (select this_tenant()));
+create policy everything on memory_gone to current_user using ((select memory_reach()) = 'all');
 
 -- A superuser, and a role that bypasses row-level security, would not be bound by any of this: for what they do with
 -- memory they become this role, for one transaction.
