@@ -138,7 +138,7 @@ def _remember(db: sqlite3.Connection, scope: Scope, new: NewFact, supersedes: st
         if any(better or (pinned and rival != supersedes) for rival, pinned, better in rivals):
             state = State.QUARANTINED
     mine.insert("memory_facts", **_values(scope, new, state, named))
-    if state is State.ACTIVE:
+    if state is State.ACTIVE and (named or new.key):
         replace_older(mine, new.fact_id, new.created_at)
     row = mine.run(_BY_ID + " {mine}", fact_id=new.fact_id).fetchone()
     return None if row is None else tuple(row)

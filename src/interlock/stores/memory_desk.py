@@ -143,16 +143,20 @@ class SqliteDesk:
         return stats
 
 
+_NEW = "from memory_facts n where n.tenant_id = :tenant and n.fact_id = :fact_id"
+_REPLACE = """
+update memory_facts as f set state = 'superseded', superseded_by = :fact_id, superseded_at = :at, pinned = 0
+where {mine} and f.state = 'active' and f.fact_id <> :fact_id"""
+# Two statements, each of which finds its rows by an index: what a tenant remembers may be long.
+_REPLACE_NAMED = f"{_REPLACE} and f.fact_id = (select n.supersedes {_NEW})"
+_REPLACE_SAME_KEY = f"""{_REPLACE} and f.scope_token = (select n.scope_token {_NEW})
+  and f.subject = (select n.subject {_NEW}) and f.key = (select nullif(n.key, '') {_NEW})"""
+
+
 def replace_older(mine: Scoped, fact_id: str, at: float) -> None:
     """Make history of what an ACTIVE fact replaces: the fact it names, and statements of its subject and key."""
-    mine.run(
-        """update memory_facts as f set state = 'superseded', superseded_by = :fact_id, superseded_at = :at, pinned = 0
-        where {mine} and f.state = 'active' and f.fact_id <> :fact_id and exists (
-          select 1 from memory_facts n where n.tenant_id = f.tenant_id and n.fact_id = :fact_id
-            and (n.supersedes = f.fact_id or (n.key <> '' and n.key = f.key and n.subject = f.subject)))""",
-        fact_id=fact_id,
-        at=at,
-    )
+    for update in (_REPLACE_NAMED, _REPLACE_SAME_KEY):
+        mine.run(update, fact_id=fact_id, at=at)
 
 
 def delete_line(mine: Scoped, fact_id: str, at: float) -> int:
