@@ -341,6 +341,22 @@ REQUIREMENTS = (
     Requirement(TESTING, CHAOS, "claim", without("claim"), DRILL, "a drill with duplicates fails"),
     Requirement(
         TESTING,
+        CHAOS,
+        "chaos",
+        Off("src/interlock/chaos/judging.py", "return min(answers, default=None)", "return None"),
+        ("tests/chaos/test_measures.py::TestRecovery::test_is_the_time_to_the_next_good_answer",),
+        "recovery is measured",
+    ),
+    Requirement(
+        TESTING,
+        CHAOS,
+        "chaos",
+        Off("src/interlock/chaos/doom.py", "if each.fault.kind is Kind.WORKER_KILLED:", "if False:"),
+        ("tests/chaos/test_everything.py::TestWorkers::test_a_worker_that_is_killed_is_followed_by_another",),
+        "workers are killed",
+    ),
+    Requirement(
+        TESTING,
         LOAD,
         "chaos",
         Off(

@@ -49,10 +49,6 @@ def test_a_task_of_the_suite_is_one_history(task):
     )
 
 
-def in_process(run, task):
-    return run.call("invoice.send", {"about": "x"})
-
-
 class TestWorkers:
     subject = find_subject(SUITE.agent, SUITE.gate, SUITE)
 
@@ -67,6 +63,12 @@ class TestWorkers:
         for agent in (nested, lambda run, task: None):
             with pytest.raises(ConfigError, match="another process can import"):
                 self.tried(agent, Fault(Kind.WORKER_KILLED))
+
+    @pytest.mark.process
+    def test_a_worker_that_is_killed_is_followed_by_another(self):
+        found = self.tried(self.subject.agent, Fault(Kind.WORKER_KILLED, times=2, before="send"))
+        assert found.injected == {"worker_killed": 1}  # the second worker asks nothing of the remote
+        assert (found.reason, found.effects) == ("outcome_unknown", {})
 
     @pytest.mark.process
     def test_a_worker_that_meets_no_fault_proves_nothing(self):

@@ -5,6 +5,7 @@ import pytest
 from interlock import StopReason
 from interlock.chaos.faults import ACTS, REQUEST_KINDS, TOOL_KINDS, Fault, Kind
 from interlock.chaos.suite import GOLDEN, Expected, faults_of, load_suite
+from interlock.chaos.suite_report import SuiteReport
 from interlock.core.errors import ConfigError
 
 ARTICLE = [
@@ -110,3 +111,15 @@ def test_a_missing_file_and_both_keys_are_refused(tmp_path):
 
 def test_expectations_that_fit_together_do_not_contradict():
     assert Expected("budget_stop", frozenset({StopReason.STEP_BUDGET})).contradiction() is None
+
+
+def test_the_page_names_every_kind_of_fault_and_every_measure():
+    page = (GOLDEN.parents[3] / "docs" / "chaos.md").read_text(encoding="utf-8")
+    assert [kind for kind in Kind if f"`{kind}`" not in page] == []
+    measures = set(SuiteReport("s", (), ()).measures()) - {
+        "repetitions",
+        "tries_under_faults",
+        "faults_injected",
+        "stop_reasons",
+    }
+    assert [name for name in measures if f"`{name}`" not in page] == []
