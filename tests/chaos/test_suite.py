@@ -3,9 +3,11 @@
 import pytest
 
 from interlock import StopReason
+from interlock.chaos import everything_agent
 from interlock.chaos.faults import ACTS, REQUEST_KINDS, TOOL_KINDS, Fault, Kind
 from interlock.chaos.suite import GOLDEN, Expected, faults_of, load_suite
 from interlock.chaos.suite_report import SuiteReport
+from interlock.chaos.trying import try_once
 from interlock.core.errors import ConfigError
 
 ARTICLE = [
@@ -123,3 +125,44 @@ def test_the_page_names_every_kind_of_fault_and_every_measure():
         "stop_reasons",
     }
     assert [name for name in measures if f"`{name}`" not in page] == []
+
+
+def tried(config, /, **words):
+    suite = load_suite({"config": config, "tasks": [{"name": "t", "expect": "any", **words}]})
+    subject = everything_agent
+    return try_once(subject.agent, subject.gate, suite, suite.tasks[0], seed=0)
+
+
+def test_a_task_narrows_the_tools_of_its_run():
+    task = {"input": {"do": ["kb.read", "search.read"]}, "tools": ["kb.*"]}
+    assert tried({"tools": {"allow": ["*"]}}, **task).requests == {"kb.read": 1}
+
+
+def test_a_task_says_what_scopes_its_run_holds():
+    config = {"tools": {"allow": ["*"], "scopes": {"kb.read": ["read:kb"]}}}
+    assert tried(config, input={"do": ["kb.read"]}).requests == {}
+    assert tried(config, input={"do": ["kb.read"]}, scopes=["read:kb"]).requests == {"kb.read": 1}
+
+
+def test_a_task_has_its_own_configuration_in_place_of_the_suites():
+    config = {"tools": {"deny": ["*"]}}
+    assert tried(config, input={"do": ["kb.read"]}).requests == {}
+    assert tried(config, input={"do": ["kb.read"]}, config={"tools": {"allow": ["*"]}}).requests == {"kb.read": 1}
+
+
+@pytest.mark.parametrize(("person", "effects"), [("approves", {"refund.create": 1}), ("denies", {}), (None, {})])
+def test_a_task_says_what_a_person_says(person, effects):
+    words = {} if person is None else {"person": person}
+    config = {"tools": {"allow": ["*"]}, "approvals": {"wait_s": 5}}
+    found = tried(config, input={"do": ["refund.create"]}, **words)
+    assert found.effects == effects
+    assert found.reason == {"approves": "success", "denies": "approval_denied", None: "approval_pending"}[person]
+
+
+def test_a_caller_that_is_gone_leaves_a_cancelled_run():
+    config = {"tools": {"allow": ["*"]}}
+    gone = {"kind": "caller_gone", "delay_s": 1}
+    found = tried(config, input={"do": ["invoice.send"]}, faults=[gone, {"kind": "latency", "delay_s": 3}])
+    assert (found.reason, found.injected["caller_gone"]) == ("cancelled", 1)
+    late = tried(config, input={"do": ["kb.read"]}, faults=[{**gone, "delay_s": 60}, {"kind": "latency"}])
+    assert late.reason == "success"
