@@ -50,7 +50,7 @@ _LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 2))"
 _OLD = f"""select f.trust from {{s}}.memory_facts f
 where f.fact_id = $1 and f.tenant_id = $2 and f.state = 'active' and {LIVE} for update"""
 _RIVALS = f"""select f.fact_id, f.pinned or f.trust > $4 from {{s}}.memory_facts f
-where f.tenant_id = $1 and f.subject = $2 and f.key = $3 and f.state = 'active' and {LIVE}
+where f.tenant_id = $1 and f.subject = $2 and f.key = $3 and f.key <> '' and f.state = 'active' and {LIVE}
 order by f.created_at desc, f.id desc for update"""
 _INSERT = f"""insert into {{s}}.memory_facts as f (fact_id, tenant_id, user_id, session_id, text, value, subject, key,
   tags, trust, state, created_at, expires_at, verify_by, supersedes, origin, vector, words)

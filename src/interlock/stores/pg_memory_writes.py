@@ -20,11 +20,13 @@ _BURY = f"""{LINE}, gone as (
 insert into {{s}}.memory_gone (tenant_id, fact_id, at) select $2, fact_id, {{s}}.now_s() from gone
 on conflict (tenant_id, fact_id) do nothing"""
 # What a fact replaces: the one that it names, and statements of its subject and key.
-_SUPERSEDE = """update {s}.memory_facts f
-set state = 'superseded', superseded_by = n.fact_id, superseded_at = $3, pinned = false
-from {s}.memory_facts n where n.fact_id = $1 and n.tenant_id = $2 and f.tenant_id = $2 and f.fact_id <> $1
-  and (f.user_id, f.session_id) = (n.user_id, n.session_id) and f.state = 'active'
-  and (f.fact_id = n.supersedes or n.key <> '' and (f.key, f.subject) = (n.key, n.subject))"""
+_SUPERSEDE = """with n as (select * from {s}.memory_facts f where f.fact_id = $1 and f.tenant_id = $2)
+update {s}.memory_facts f set state = 'superseded', superseded_by = n.fact_id, superseded_at = $3, pinned = false
+from n where f.tenant_id = $2 and f.fact_id <> $1 and f.state = 'active'
+  and (f.user_id, f.session_id) = (n.user_id, n.session_id) and f.fact_id = any(array(
+    select n.supersedes from n union all
+    select r.fact_id from n join {s}.memory_facts r on (r.subject, r.key) = (n.subject, n.key)
+    where r.tenant_id = $2 and r.key <> '' and r.state = 'active'))"""
 
 
 async def bury_line(db: Any, schema: str, tenant: str, fact_ids: Sequence[str]) -> int:
