@@ -105,7 +105,11 @@ def _of_suites() -> str | None:
 
 def _of_schedules(number: int) -> str | None:
     from schedule_life import live, wrong_with  # noqa: PLC0415
-    from schedule_plans import plans  # noqa: PLC0415
+    from schedule_plans import DIRECTED, plans  # noqa: PLC0415
+
+    for name, plan in DIRECTED.items():
+        for wrong in wrong_with(live(plan)):
+            return f"plan {name}: {wrong}"
 
     class Wrong(Exception):
         pass

@@ -106,3 +106,25 @@ def plans(draw):
         draw(st.integers(0, 1_000)),
         draw(st.booleans()),
     )
+
+
+def directed(*calls, lanes=1, faults=(), **words):
+    """Return a plan for one guard: a call a turn, in each lane."""
+    words = {"again": True, "caps": {}, "slow_s": {}, "wrap_up": False, "seed": 1, **words}
+    return Plan((tuple(Turn((call,)) for call in calls),) * lanes, faults=tuple(faults), **words)
+
+
+# Plans that drawing rarely meets, each for one guard; what is wrong without it is in `test_fault_schedules`.
+DIRECTED = {
+    "claim": directed(("order.place", 1), faults=[Fault(Kind.ANSWER_LOST)]),
+    "allowlist": directed(("db.drop", 1)),
+    "meter": directed(("note.send", 1), ("note.send", 2), caps={"max_tool_calls": 1}),
+    "dollars held by turns under way": directed(("note.send", 1), lanes=3, caps={"max_usd": 0.0015}),
+    "tokens held by turns under way": directed(("note.send", 1), lanes=3, caps={"max_tokens": 150}),
+    "approval": directed(("refund.pay", 1)),
+    "per-tool cap": directed(*(("refund.pay", n) for n in (0, 2, 4))),
+    "rate": directed(*(("lamp.flip", n) for n in range(5))),
+    "readers": directed(("note.read", 1), lanes=3, slow_s={"note.read": 5.0}),
+    "breaker": directed(*(("note.send", n) for n in range(6)), faults=[Fault(Kind.CONNECT_REFUSED)]),
+    "recorder": directed(("note.read", 1)),
+}

@@ -13,10 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from proof_driver import SCALE
 from schedule_life import TRIED, live, wrong_with
-from schedule_plans import KINDS, MOST_CALLS, Plan, Turn, plans
+from schedule_plans import DIRECTED, KINDS, MOST_CALLS, plans
 from schedule_world import World
-
-from interlock.chaos.faults import Fault, Kind
 
 SEED = int(os.environ.get("INTERLOCK_PROOF_SEED", "1"))
 A_CHUNK = 100
@@ -61,33 +59,29 @@ def history(plan):
     return requests, [effect[:2] for effect in World.effects], lived.result.reason
 
 
-def plan(*calls, faults=(), **words):
-    words = {"again": True, "caps": {}, "slow_s": {}, "wrap_up": False, "seed": 1, **words}
-    return Plan((tuple(Turn((call,)) for call in calls),), faults=tuple(faults), **words)
-
-
-# What must be seen to be wrong: a guard is off, and what nobody else catches.
-BROKEN = {
-    "claim": (plan(("order.place", 1), faults=[Fault(Kind.ANSWER_LOST)]), ["recall", "claim"], "happened 2 times"),
-    "allowlist": (plan(("db.drop", 1)), ["allowlist"], "a denied tool was reached"),
-    "meter": (plan(("note.send", 1), ("note.send", 2), caps={"max_tool_calls": 1}), ["meter"], "calls went out"),
-    "approval": (plan(("refund.pay", 1)), ["approval"], "what a person refused"),
-    "per-tool cap": (plan(*(("refund.pay", n) for n in (0, 2, 4))), ["meter"], "calls of refund.pay went out"),
-    "rate": (plan(*(("lamp.flip", n) for n in range(5))), ["admission"], "flips within"),
-    "breaker": (
-        plan(*(("note.send", n) for n in range(6)), faults=[Fault(Kind.CONNECT_REFUSED)]),
-        ["admission"],
-        "left alone",
-    ),
-    "recorder": (plan(("note.read", 1)), ["recorder"], "0 are on record"),
+# What must be seen to be wrong in a directed plan: the guards that are off, and what nobody else catches.
+WRONG = {
+    "claim": (["recall", "claim"], "happened 2 times"),
+    "allowlist": (["allowlist"], "a denied tool was reached"),
+    "meter": (["meter"], "calls went out"),
+    "approval": (["approval"], "what a person refused"),
+    "per-tool cap": (["meter"], "calls of refund.pay went out"),
+    "rate": (["admission"], "flips within"),
+    "readers": (["admission"], "read at once"),
+    "breaker": (["admission"], "left alone"),
+    "recorder": (["recorder"], "0 are on record"),
 }
 
 
-@pytest.mark.parametrize("guard", BROKEN)
-def test_without_a_guard_something_is_wrong(guard):
-    broken, off, said = BROKEN[guard]
-    assert list(wrong_with(live(broken))) == []
-    assert any(said in each for each in wrong_with(live(broken, off=off)))
+@pytest.mark.parametrize("name", DIRECTED)
+def test_each_guard_holds_in_the_plan_that_is_made_for_it(name):
+    assert list(wrong_with(live(DIRECTED[name]))) == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_without_a_guard_something_is_wrong(name):
+    off, said = WRONG[name]
+    assert any(said in each for each in wrong_with(live(DIRECTED[name], off=off)))
 
 
 def test_the_plans_reach_every_kind_of_fault():
