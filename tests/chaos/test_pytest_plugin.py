@@ -1,8 +1,11 @@
 """The pytest plugin in suites of its users: real pytest processes, a bare loop and Pydantic AI behind the gate."""
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +43,6 @@ def suite(pytester):
     """Return a function that runs pytest on a test file below the subject, in a process of its own."""
 
     def run(text, *words):
-        import textwrap
-
         pytester.makepyfile(test_it=textwrap.dedent(SUBJECT) + textwrap.dedent(text))
         return pytester.runpytest_subprocess(
             "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function", "--strict-markers", *words
@@ -180,6 +181,47 @@ def test_agents_that_open_their_runs_themselves_and_an_adapter(suite, pytester):
     done.assert_outcomes(passed=4, failed=1)
     done.stdout.fnmatch_lines(["*not exercised: no fault was injected*"])
     assert not list(pytester.path.glob("*.db")), "a trial writes no store"
+
+
+MY_AGENTS = """
+    import interlock
+    from interlock.adapters.pydantic_ai import interlock_capability
+    from pydantic_ai import Agent
+    from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+    from pydantic_ai.models.function import FunctionModel
+
+    gate = interlock.Interlock({
+        "tools": {"allow": ["*"], "writes": {"open_ticket": {"on_unknown": "resend"}}},
+        "agent": {"budgets": {"max_usd": None}}, "logging": {"level": "error"},
+    })
+
+    @gate.tool("ticket.create", effect="write")
+    async def create(title: str, *, idempotency_key: str) -> dict:
+        return {"title": title}
+
+    async def triage(run, task):
+        return (await run.observe("ticket.create", {"title": task})).for_model
+
+    async def open_ticket(title: str, *, idempotency_key: str) -> str:
+        return "opened"
+
+    def model(messages, info):
+        if any(isinstance(part, ToolReturnPart) for part in messages[-1].parts):
+            return ModelResponse(parts=[TextPart("done")])
+        return ModelResponse(parts=[ToolCallPart("open_ticket", {"title": "login"})])
+
+    framework_agent = Agent(FunctionModel(model), tools=[open_ticket], capabilities=[interlock_capability(gate)])
+"""
+
+
+def test_what_the_page_shows_works(pytester):
+    page = Path(__file__).parents[2] / "docs" / "chaos-pytest.md"
+    shown = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    pytester.makepyfile(
+        my_agents=textwrap.dedent(MY_AGENTS), test_it="from my_agents import framework_agent\n".join(shown)
+    )
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--strict-markers")
+    done.assert_outcomes(passed=3)
 
 
 def test_a_suite_that_does_not_use_it_pays_nothing(pytester):
