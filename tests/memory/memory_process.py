@@ -60,6 +60,38 @@ async def agent(run, task):
     return plan["text"]
 
 
+@gate.tool("note.add", effect="write", natural=True)
+async def add_note(text: str) -> str:
+    run = RUNS[-1]
+    return (await run.memory.remember(text, scope=run.memory.scope(user="ann"))).fact_id
+
+
+@gate.tool("note.find", effect="read")
+async def find_note(words: str) -> list:
+    run = RUNS[-1]
+    return [fact.text for fact in (await run.memory.recall(words, scope=run.memory.scope(user="ann"))).facts]
+
+
+RUNS = []
+
+
+async def by_tools(run, task):
+    """Memory as tools of the model; without declared turns if the task says so."""
+    RUNS.append(run)
+    found = []
+    for n in range(3):
+        if task != "bare":
+            await run.model(ask, f"turn {n}")
+        await run.call("note.add", {"text": f"tea {n}"})
+        found += await run.call("note.find", {"words": "tea" if n < 2 else "nothing"})
+        if n == 1:
+            come_to("noted")
+    note(["sources", list(run.scope.lineage.sources)])
+    return sorted(found)
+
+
 if __name__ == "__main__":
-    gate.run_sync(agent, "task", request_id=sys.argv[1], tenant_id="acme", agent_name="agent")
+    agents = {"agent": agent, "by_tools": by_tools}
+    chosen = agents[sys.argv[2]]
+    gate.run_sync(chosen, sys.argv[3], request_id=sys.argv[1], tenant_id="acme", agent_name="agent")
     gate.close()

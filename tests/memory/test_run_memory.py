@@ -675,7 +675,7 @@ def test_a_run_that_is_killed_and_resumed_remembers_once(tmp_path, place):
     environ = {**os.environ, "STORE": store, "WORLD": str(tmp_path), "KILL_AT": place, "PYTHONPATH": str(here)}
 
     def attempt():
-        command = [sys.executable, str(here / "memory_process.py"), "q1"]
+        command = [sys.executable, str(here / "memory_process.py"), "q1", "agent", "task"]
         return subprocess.run(command, env=environ, capture_output=True, timeout=120, check=False)
 
     first = attempt()
@@ -700,3 +700,32 @@ def test_a_run_that_is_killed_and_resumed_remembers_once(tmp_path, place):
     told = {text for kind, text in notes if kind == "recalled"}
     assert len(told) == 1
     assert len({text for kind, text in notes if kind == "post"}) == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("task", ["bare", "turns"])
+def test_memory_that_tools_use_is_resumed_with_its_labels(tmp_path, task):
+    here = Path(__file__).parent
+    outcomes = []
+    for place in ("", "noted"):
+        world = tmp_path / (place or "whole")
+        world.mkdir()
+        environ = {
+            **os.environ,
+            "STORE": f"sqlite:///{world}/interlock.db",
+            "WORLD": str(world),
+            "KILL_AT": place,
+            "PYTHONPATH": str(here),
+        }
+        command = [sys.executable, str(here / "memory_process.py"), "q1", "by_tools", task]
+        codes = [
+            subprocess.run(command, env=environ, capture_output=True, timeout=120, check=False).returncode
+            for _ in range(2 if place else 1)
+        ]
+        assert codes == ([-signal.SIGKILL, 0] if place else [0])
+        (sources,) = [said for kind, said in map(json.loads, (world / "notes").read_text().splitlines())]
+        gate = interlock.Interlock(store=f"sqlite:///{world}/interlock.db")
+        result = gate.run_sync(lambda run, task: None, task, request_id="q1", tenant_id="acme", agent_name="agent")
+        gate.close()
+        outcomes.append([str(result.reason), result.output, len(sources), sources[0]])
+    assert outcomes[0] == outcomes[1] == ["success", ["tea 0", "tea 0", "tea 1"], 3, "tool:*"]

@@ -14,6 +14,7 @@ from interlock.gateway.pipeline import Funnel
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tape import Tape, restored
 from interlock.gateway.tools import Registry
+from interlock.gateway.verbs import inside_call
 from interlock.journal.replay import CallRecord
 from interlock.validation.inputs import invalid_arguments
 from interlock.validation.mismatch import SchemaMismatch
@@ -128,6 +129,8 @@ class Gateway:
         if record is not None:
             tool, guards = call.tool, self._funnel
             return await guards.recorder(tool, guards.taint(tool, guards.state(tool, _from_record(record))))(call)
+        outer = inside_call.get()
+        inside_call.set(call.run)
         try:
             answer = await funnel(call)
         except InterlockError as error:
@@ -142,6 +145,8 @@ class Gateway:
             # The tool's own where nothing is refused, or a fault of a guard: the agent may go on from it all the same.
             tape.keep(call, None, error)
             raise
+        finally:
+            inside_call.set(outer)
         tape.keep(call, answer, None)
         return answer
 

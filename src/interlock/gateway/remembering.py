@@ -18,8 +18,10 @@ from interlock.core.calls import Answer, Call, Effect
 from interlock.core.canonical import digest
 from interlock.core.errors import InvalidArguments, StoreUnavailable, ToolDenied
 from interlock.core.trust import Trust
+from interlock.core.verbs import WITHIN
 from interlock.gateway.scope import RunScope
 from interlock.gateway.verbs import Verbs
+from interlock.journal.replay import History
 from interlock.memory.checking import check
 from interlock.memory.drafts import Proposal, draft_fact, named, tagged
 from interlock.memory.embedding import Embedder, by_meaning, pack_vector
@@ -31,7 +33,7 @@ from interlock.memory.recall import Dropped, Recalled, Why, fill, words_of
 from interlock.memory.scope import Scope
 from interlock.memory.store import MemoryStore, Search
 
-__all__ = ["Counting", "Places", "Remembered", "Remembering", "scope_of"]
+__all__ = ["Counting", "Places", "Remembered", "Remembering", "scope_of", "take_back"]
 
 # Beside what words find: this many of the newest facts are compared by meaning.
 NEWEST = 256
@@ -343,6 +345,30 @@ def _untrusted(run: RunScope, what: str) -> ToolDenied:
         for_model="What was read here is not trusted enough for that. Nothing was changed.",
         details={"policy": "memory_trust"},
     )
+
+
+def take_back(run: RunScope, history: History) -> None:
+    """Take into a resumed run the labels of all that its earlier attempts had read of memory.
+
+    A tool that is answered from the record does not read again what it read within; its answer rests on it.
+    """
+    for record in history.calls:
+        if record.value is None:
+            continue
+        verb = record.tool.removeprefix(WITHIN)
+        if verb == "memory.recall":
+            facts = _load(record.value).facts
+        elif verb in {"memory.get", "memory.past"}:
+            facts = tuple(load_fact(found) for found in orjson.loads(record.value))
+        elif verb == "artifacts.get":
+            kept = orjson.loads(record.value)
+            facts = ()
+            if kept is not None:
+                run.lineage.read("artifact:*", Trust(kept[0]), kept[1])
+        else:
+            continue
+        for fact in facts:
+            _take_in(run, fact)
 
 
 def _take_in(run: RunScope, fact: Fact) -> None:

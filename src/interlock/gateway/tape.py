@@ -24,6 +24,7 @@ from interlock.core.errors import (
     ToolOutputInvalid,
 )
 from interlock.core.reasons import StopReason
+from interlock.core.verbs import WITHIN
 from interlock.journal.replay import (
     CUT,
     PASSING,
@@ -128,6 +129,12 @@ class Tape:
     def keep_cut(self, call: Call[Any]) -> None:
         """Record that the agent itself cut the call off, as a timeout of its own does: it is made anew in its place."""
         self._keep(call, CUT, claimed=True)
+
+    def keep_within(self, call: Call[Any], answer: Answer) -> None:
+        """Record what a tool of this run has read: nobody is answered from it, but its label stays known."""
+        place = self._path, call.turn, WITHIN + call.tool.name, call.digest
+        record = CallRecord(*place, call.seq, call.seq, answer.status, value=answer.json)
+        self._store.call_soon(self._run_id, self._fence, record)
 
     def _keep(
         self, call: Call[Any], status: str, *, claimed: bool, value: bytes | None = None, error: bytes | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from interlock.core.calls import Answer, Call, Effect, Guard, Proceed, ToolSpec
@@ -15,23 +16,10 @@ from interlock.core.errors import InterlockError
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tape import restored
 
-__all__ = ["VERBS", "Verb", "Verbs"]
+__all__ = ["Verb", "Verbs", "inside_call"]
 
-# As records and metrics show them.
-VERBS = frozenset(
-    {
-        "memory.remember",
-        "memory.supersede",
-        "memory.recall",
-        "memory.get",
-        "memory.past",
-        "memory.forget",
-        "memory.pin",
-        "memory.verify",
-        "artifacts.put",
-        "artifacts.get",
-    }
-)
+# The run whose tool this code is part of: what a tool does within is not on record for itself, since the tool is.
+inside_call: ContextVar[RunScope | None] = ContextVar("inside_call", default=None)
 
 Verb = Callable[[Call[RunScope]], Awaitable[Answer]]
 """Does what a verb says. `answer.json` is what a later attempt of the run is answered from."""
@@ -64,7 +52,7 @@ class Verbs:
         """Return the verb's answer; where an earlier attempt of the run has it on record, that one (`replayed`).
 
         Args:
-            name: One of `VERBS`.
+            name: One of `core/verbs.py`.
             args: JSON: what tells one use of the verb from another.
 
         Raises:
@@ -78,6 +66,10 @@ class Verbs:
         tape = run.tape
         if tape is None:
             return await passed(call)
+        if inside_call.get() is run:
+            answer = await passed(call)
+            tape.keep_within(call, answer)
+            return answer
         record = tape.find(call)
         if record is not None:
             return await self._recorder(tool, _recorded(record.value, record.error))(call)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from interlock.core.verbs import WITHIN
+
 __all__ = ["CUT", "PASSING", "CallRecord", "Diverged", "History", "Replay", "ReplayStore", "Reserved", "TurnRecord"]
 
 
@@ -140,7 +142,7 @@ class Replay:
         self._turns = {turn.turn: turn for turn in turns}
         self._last = max(self._turns, default=0)
         # Calls before the first turn, or of a run without turns, are matched by their order.
-        ordered = sorted(calls, key=lambda call: call.seq)
+        ordered = sorted((call for call in calls if not call.tool.startswith(WITHIN)), key=lambda call: call.seq)
         self._bare = [call for call in ordered if call.turn == 0]
         self._undone = {(c.turn, c.tool, c.args_digest, c.nth): c for c in ordered if c.turn > 0}
         self._seen: dict[tuple[int, str, bytes], int] = {}

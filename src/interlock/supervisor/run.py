@@ -50,7 +50,7 @@ class Run:
     """One run in flight.
 
     Attributes:
-        run_id, tenant_id, request_id, agent: Who it is. memory, artifacts: see `memories.py`.
+        run_id, tenant_id, request_id, agent: Who it is. memory, artifacts: what it remembers, and keeps of outputs.
         partial: Whatever exists so far, or a function that returns it; kept in `result.details["partial"]` if the run
             is stopped.
         result: The `RunResult`, once the run has ended.

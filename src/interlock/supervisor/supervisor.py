@@ -17,6 +17,7 @@ from interlock.core.canonical import NotCanonical
 from interlock.core.errors import AlreadyEnded, AlreadyRunning, ConfigError, InterlockError, LeaseLost, StoreUnavailable
 from interlock.core.reasons import StopReason
 from interlock.core.results import RunResult
+from interlock.gateway.remembering import take_back
 from interlock.gateway.scope import RunScope
 from interlock.gateway.tape import Tape
 from interlock.gateway.tools import current_run
@@ -222,6 +223,7 @@ class Supervisor:
             scope.meter.charge_lost(begun.row.spent_usd, begun.row.spent_tokens)
             if self._history.keeps:
                 scope.tape = Tape(self._history, scope.run_id, scope.fence, history)
+                take_back(scope, history)
         lease = scope.lease = self._machinery.leases.hold(scope.run_id, scope.fence, asked_s)
         run = Run(self._machinery, self, scope, Bridge(asyncio.get_running_loop()))
         run.watch_lease(lease)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from interlock.core.reasons import StopReason
+from interlock.core.verbs import VERBS
 from interlock.forensics.grouping import gathered
 from interlock.forensics.json_records import each_run, json_records
 from interlock.forensics.traces import Broken, BrokenRecord, ErrorKind, RecordedCall, RecordedRun, RecordedTurn
-from interlock.gateway.verbs import VERBS
 
 __all__ = ["detects", "detects_lines", "read", "read_lines", "run_of_record"]
 
