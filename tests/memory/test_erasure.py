@@ -228,9 +228,13 @@ async def test_what_postgresql_does_not_clean_by_itself_is_said(pg_server, pg_ur
         assert done.verdict == "incomplete"
     finally:
         pg_server.execute("select pg_drop_replication_slot('held')")
-    again = await erase(store, ACME, SUBJECT, clock, whole=True, proof=Proof())
+    # What the slot held goes with the server's next checkpoints, one of which may be under way.
+    for _ in range(3):
+        again = await erase(store, ACME, SUBJECT, clock, whole=True, proof=Proof())
+        if again.verdict == "erased":
+            break
     store.close()
-    assert (again.verdict, again.regions) == ("erased", ())
+    assert (again.verdict, again.regions, again.found) == ("erased", (), ())
 
 
 async def test_no_sample_of_a_value_stays_with_the_planner(pg_server, pg_url, clock):
