@@ -31,8 +31,8 @@ def record(
 ) -> None:
     """Write a run as a golden task: its faults as its calls met them, its end as the expectation.
 
-    It goes to standard output: keep it as a file, and `interlock chaos run` tries it on your agent. No content is in it,
-    but for `--content`.
+    It goes to standard output: keep it as a file, and `interlock chaos run` tries it on your agent. No content is
+    in it, but for `--content`.
     """
 
     async def read(opened: Store) -> Recording:
