@@ -242,6 +242,22 @@ async def test_an_unreadable_snapshot_refuses_writes_and_lets_reads_go_on():
     await scene.call(WRITE)
 
 
+async def test_a_call_that_a_crowded_loop_kept_waiting_is_served_by_the_answer_to_its_own_question():
+    scene = Scene()
+    answer = scene.store.read
+
+    async def and_the_loop_was_busy():
+        snapshot = await answer()
+        scene.clock.advance(3.0)  # other tasks, between the answer and the call that waited for it
+        return snapshot
+
+    scene.store.read = and_the_loop_was_busy
+    await scene.call(WRITE)
+    await scene.store.set("tool", "ticket.*", "kill")
+    with pytest.raises(ToolDenied):
+        await scene.call(WRITE)
+
+
 async def test_a_store_that_was_never_read_refuses_writes():
     scene = Scene()
     scene.store.error = StoreUnavailable("no such file")

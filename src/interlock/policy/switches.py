@@ -245,8 +245,11 @@ class Switches:
             tenant_id=run.tenant_id, agent=run.agent, run_ids=(run.run_id, run.root_run_id), tool=tool_name
         )
 
-    async def refresh(self) -> None:
+    async def refresh(self) -> bool:
         """Read the switches, if the snapshot is not fresh. Callers of one moment share one read.
+
+        Returns whether there is a snapshot that was fresh when this was called: it serves the caller however long a
+        crowded event loop keeps him from it.
 
         Never raises for the store and never waits longer than `PATIENCE_S`: a store that fails or hangs
         leaves the old snapshot, which `readable` judges by its age.
@@ -262,9 +265,10 @@ class Switches:
                 break
             reading = self._read_once()
             await asyncio.wait((reading,), timeout=left_s)
+        return self._read_at_s >= asked_s - FRESH_S
 
-    def check(self, call: Call[S]) -> None:
-        """Refuse `call` as the snapshot demands.
+    def check(self, call: Call[S], *, served: bool = False) -> None:
+        """Refuse `call` as the snapshot demands; `served`: it was read for this call.
 
         Raises:
             RunStopped: A kill of its run, agent, tenant or of everything.
@@ -273,7 +277,7 @@ class Switches:
         """
         name = call.tool.name
         self._stop_if_killed(call.run, name)
-        if call.writes and not self.readable():
+        if call.writes and not (served or self.readable()):
             call.refuse(self._unreadable(name))
         if not self._board.permits(name, writes=call.writes):
             call.refuse(_not_in_safe_mode(call))
@@ -292,10 +296,9 @@ class Switches:
         return None if self.idle() else self._check_attempt(call)
 
     async def _check_attempt(self, call: Call[S]) -> None:
-        if not self.fresh():
-            await self.refresh()
+        served = self.fresh() or await self.refresh()
         self._stop_if_killed(call.run, call.tool.name)
-        if call.writes and not self.readable():
+        if call.writes and not served and not self.readable():
             call.refuse(self._unreadable(call.tool.name))
 
     def _stop_if_killed(self, run: RunFacts, tool_name: str | None) -> None:
@@ -375,9 +378,9 @@ class SwitchGuard:
         switches = self._switches
 
         async def read_first(call: Call[S]) -> Answer:
-            await switches.refresh()
+            served = await switches.refresh()
             _stop_if_stopped(call)
-            switches.check(call)
+            switches.check(call, served=served)
             return await proceed(call)
 
         def switch(call: Call[S]) -> Awaitable[Answer]:
