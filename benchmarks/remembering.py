@@ -1,9 +1,9 @@
 """What memory costs: a recall among many facts of many tenants on both stores, and beside other stores of memory.
 
 `python -m benchmarks memory` fills 200,000 facts of 100 tenants; INTERLOCK_BENCH_FACTS and INTERLOCK_BENCH_TENANTS
-say otherwise (a million facts of a thousand tenants is the big run), INTERLOCK_BENCH_STORES leaves stores out. Facts are a dozen words of a vocabulary in which
-a few are common, as in speech; a question is three such words. A tenant shares a fifth of its facts, the rest belongs
-to ten users. Each recall is of another tenant and user.
+say otherwise (a million facts of a thousand tenants is the big run), INTERLOCK_BENCH_STORES leaves stores out. Facts
+are a dozen words of a vocabulary in which a few are common, as in speech; a question is three such words. A tenant
+shares a fifth of its facts, the rest belongs to ten users. Each recall is of another tenant and user.
 
 LangGraph's SqliteStore and mem0's local store are measured where they are installed, with telemetry off and with the
 vectors of a table, since no model comes with them: what a model takes comes on top.
