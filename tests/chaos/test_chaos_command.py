@@ -50,7 +50,7 @@ def test_the_golden_tasks_pass_and_are_written_down(tmp_path):
 
 def test_the_golden_tasks_of_the_examples_pass():
     examples = HERE.parents[1] / "examples"
-    done = chaos("run", "golden_tasks.yaml", "--agent", "triage_agent:triage", "--json", cwd=examples)
+    done = chaos("run", "golden_tasks.yaml", "--agent", "triage:triage", "--json", cwd=examples)
     assert done.returncode == 0, done.stdout + done.stderr
     tasks = {task["name"]: task for task in json.loads(done.stdout)["tasks"]}
     assert tasks["deploy_kills_the_worker"]["repetitions"][0]["injected"] == {"worker_killed": 1}

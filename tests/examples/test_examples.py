@@ -58,7 +58,7 @@ def test_the_bare_loop_is_refused_the_injected_write_and_goes_on(run):
 
 
 def test_the_agent_of_the_golden_tasks_opens_one_ticket(run):
-    assert run("triage_agent") == 'success {"text": "Done."} {"ticket.create": 1, "invoice.send": 0}\n'
+    assert run("triage") == 'success {"text": "Done."} {"ticket.create": 1, "invoice.send": 0}\n'
 
 
 def test_sub_agents_share_the_budget(run):

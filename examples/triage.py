@@ -1,10 +1,10 @@
 """An agent to try under faults: it reads what is known, and opens one ticket.
 
-    cd examples && interlock chaos run golden_tasks.yaml --agent triage_agent:triage
+    cd examples && interlock chaos run golden_tasks.yaml --agent triage:triage
 
 By itself it runs once, without faults. No API key: the model is scripted.
 
-    python examples/triage_agent.py
+    python examples/triage.py
 """
 
 import json
