@@ -98,6 +98,7 @@ def test_statements_go_through_the_scope():
         ("memory_scoped", "insert"),
         ("memory_scoped", "bury"),
         ("memory_scoped", "is_gone"),
+        ("memory_scoped", "next_id"),
         ("memory_desk", "_purge_expired"),
         ("memory_desk", "_erase"),
     }

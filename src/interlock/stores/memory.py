@@ -137,7 +137,7 @@ def _remember(db: sqlite3.Connection, scope: Scope, new: NewFact, supersedes: st
         # What is pinned gives way only where it is named; what is better believed, never.
         if any(better or (pinned and rival != supersedes) for rival, pinned, better in rivals):
             state = State.QUARANTINED
-    mine.insert("memory_facts", **_values(scope, new, state, named))
+    mine.insert("memory_facts", id=mine.next_id(scope.token), **_values(scope, new, state, named))
     if state is State.ACTIVE and (named or new.key):
         replace_older(mine, new.fact_id, new.created_at)
     row = mine.run(_BY_ID + " {mine}", fact_id=new.fact_id).fetchone()

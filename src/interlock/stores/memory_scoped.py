@@ -40,6 +40,9 @@ _EXPIRED = (
     " or f.expires_at >= 9e999)"
 )
 
+# Of a fact's number: so many hexadecimal digits of the token of its scope, above so many bits that count.
+_CLUSTER_DIGITS, _CLUSTER_BITS = 5, 40
+
 COLUMNS = (
     "f.fact_id, f.tenant_id, f.user_id, f.session_id, f.text, f.value, f.subject, f.key, f.tags, f.trust, f.state,"
     " f.pinned, f.created_at, f.expires_at, f.verify_by, f.verified_at, f.supersedes, f.superseded_by,"
@@ -80,6 +83,17 @@ class Scoped:
         marks = ", ".join(f":{name}" for name in row)
         sql = f"insert or ignore into {table} ({', '.join(row)}) values ({marks})"  # noqa: S608 - our own names
         return self._db.execute(sql, row).rowcount == 1
+
+    def next_id(self, token: str) -> int:
+        """Return the next free number of a fact of the scope with this token.
+
+        Facts of one scope stand beside each other in the table and in the index, in the order in which they came: a
+        search reads a few pages instead of one for each fact. Two scopes that share a beginning share it, no more.
+        """
+        low = int(token[:_CLUSTER_DIGITS], 16) << _CLUSTER_BITS
+        sql = "select id from memory_facts where id >= ? and id < ? order by id desc limit 1"
+        last = self._db.execute(sql, (low, low + (1 << _CLUSTER_BITS))).fetchone()
+        return low + 1 if last is None else int(last[0]) + 1
 
     def bury(self, fact_id: str, at: float) -> None:
         """Leave a tombstone of a fact of this tenant."""

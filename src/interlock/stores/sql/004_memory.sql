@@ -1,6 +1,7 @@
 -- What agents remember: one row a version of a fact. "" stands for "shared" in user_id and session_id, and for "none"
 -- in subject, key, supersedes and superseded_by. `scope_token` is one word that stands for the scope; `terms` are the
--- words of the text, each with the beginning of that token before it; `tags` is a JSON list of text, `origin` JSON.
+-- words of the text, each with the beginning of that token before it; `tags` is a JSON list of text, `origin` JSON. `id`
+-- begins with the token too, so that facts of one scope lie together.
 -- Times are Unix seconds.
 create table memory_facts (
   id            integer primary key,
