@@ -116,6 +116,12 @@ def _finished(sql: str) -> str:
     return sql.replace("{live}", _LIVE).replace("{expired}", _EXPIRED)
 
 
+@functools.lru_cache(1024)
+def _scope(tenant: str, user: str, session: str) -> Scope:
+    """Return the scope that a row names; its words are not checked again for each row."""
+    return Scope(tenant, user or None, session or None)
+
+
 def read_fact(row: tuple[Any, ...]) -> Fact:
     """Return the fact of a row of `COLUMNS`."""
     (fact_id, tenant, user, session, text, value, subject, key, tags, trust, state, pinned, created_at, expires_at) = (
@@ -124,7 +130,7 @@ def read_fact(row: tuple[Any, ...]) -> Fact:
     verify_by, verified_at, supersedes, superseded_by, superseded_at, origin, vector = row[14:21]
     return Fact(
         fact_id=fact_id,
-        scope=Scope(tenant, user or None, session or None),
+        scope=_scope(tenant, user, session),
         text=text,
         created_at=created_at,
         expires_at=expires_at,
@@ -150,7 +156,7 @@ def read_info(row: tuple[Any, ...]) -> ArtifactInfo:
     name, tenant, user, session, size, created_at, expires_at, subject, trust, origin = row
     return ArtifactInfo(
         name=name,
-        scope=Scope(tenant, user or None, session or None),
+        scope=_scope(tenant, user, session),
         size_bytes=size,
         created_at=created_at,
         expires_at=expires_at,
