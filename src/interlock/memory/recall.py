@@ -181,6 +181,6 @@ def _date(at_s: float) -> str:
     if not 0 <= at_s < math.inf:
         return "unknown"
     try:
-        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
+        return datetime.fromtimestamp(at_s, UTC).date().isoformat()
     except (OverflowError, ValueError, OSError):
         return "unknown"
