@@ -271,6 +271,7 @@ class _Test:
         level.run_s.append(self.clock.monotonic() - began_s)
 
     async def _watch(self, level: Level, began_s: float) -> None:
+        self.told(level, 0.0)
         due_s = self.clock.monotonic()
         while True:
             due_s += SAMPLE_S
