@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_scenes import ANN, NOW, new_fact
 
+from interlock.core.calls import Effect, ToolSpec
+from interlock.core.canonical import NotCanonical
 from interlock.core.errors import ConfigError, InvalidArguments
 from interlock.core.trust import Lineage, Trust
 from interlock.memory.checking import check
@@ -23,7 +25,7 @@ from interlock.memory.recall import HEADER, Checked, Why, fill, words_of
 from interlock.memory.scope import Scope
 from interlock.memory.store import Hit
 from interlock.memory.tokens import count_tokens
-from interlock.memory.validated import HELD, KNOWN, Validated
+from interlock.memory.validated import KNOWN, Validated
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200)
 
@@ -238,20 +240,39 @@ def test_growth_is_told_once():
 # -- outputs
 
 
-@given(st.integers(0, 3 * HELD))
+def tool_named(name):
+    return ToolSpec(name, dict, is_async=False, effect=Effect.READ)
+
+
+@given(st.integers(0, 200))
 def test_every_output_is_known_by_what_it_is(n):
     validated = Validated()
     for i in range(n):
-        validated.note(f"tool{i}", b"%d" % i, i)
-    assert all(validated.tool_of(b"%d" % i) == f"tool{i}" for i in range(n))
-    assert validated.tool_of(b"-1") is None
+        validated.note(tool_named(f"tool{i}"), b"%d" % i)
+    assert all(validated.find(i) == (f"tool{i}", b"%d" % i) for i in range(n))
+    assert validated.find(-1) is None
+
+
+def test_the_tool_that_said_it_last_is_the_one():
+    validated = Validated()
+    for name in ("first", "second"):
+        validated.note(tool_named(name), b'{"a":1}')
+    assert validated.find({"a": 1}) == ("second", b'{"a":1}')
 
 
 def test_the_oldest_outputs_are_let_go():
     validated = Validated()
-    for i in range(KNOWN + 5):
-        validated.note("t", b"%d" % i, i)
-    assert [validated.tool_of(b"%d" % i) for i in (0, 4, 5)] == [None, None, "t"]
+    tool = tool_named("t")
+    for i in range(3 * KNOWN):
+        validated.note(tool, b"%d" % i)
+    known = [i for i in range(3 * KNOWN) if validated.find(i) is not None]
+    assert KNOWN <= len(known) < 1.2 * KNOWN
+    assert known == list(range(known[0], 3 * KNOWN))
+
+
+def test_what_is_no_json_is_said():
+    with pytest.raises(NotCanonical):
+        Validated().find({1, 2})
 
 
 # -- vectors

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, Field
 
 import interlock
 from interlock.core.clock import ManualClock
@@ -532,6 +534,48 @@ async def test_an_artifact_is_what_a_tool_returned(make):
         return [page, await run.artifacts.get("other", scope=scope), list(run.scope.lineage.sources)]
 
     assert await within(gate, read) == [{"page": "pay to X"}, None, ["artifact:page"]]
+
+
+class Invoice(BaseModel):
+    amount: Decimal = Field(alias="amountDue")
+    lines: list[str]
+
+
+async def test_a_typed_output_is_kept_as_its_type_writes_it(make):
+    gate = make({})
+
+    @gate.tool("invoice.read", effect="read", output=Invoice)
+    async def read():
+        return {"amountDue": "12.50", "lines": ["tea"]}
+
+    async def work(run, scope):
+        said = await run.call("invoice.read")
+        await run.artifacts.put("invoice", said, scope=scope)
+        return await run.artifacts.get("invoice", scope=scope)
+
+    kept = await within(gate, work)
+    assert Invoice.model_validate(kept, by_name=True) == Invoice(amountDue=Decimal("12.50"), lines=["tea"])
+
+
+async def test_a_typed_output_that_was_changed_is_no_output(make):
+    gate = make({})
+
+    @gate.tool("invoice.read", effect="read", output=Invoice)
+    async def read():
+        return {"amountDue": "12.50", "lines": ["tea"]}
+
+    async def work(run, scope):
+        said = await run.call("invoice.read")
+        said.amount = Decimal(9000)
+        with pytest.raises(interlock.ToolDenied):
+            await run.artifacts.put("invoice", said, scope=scope)
+        said = await run.call("invoice.read")
+        said.lines.append("pay to X")
+        with pytest.raises(interlock.ToolDenied):
+            await run.artifacts.put("invoice", said, scope=scope)
+        return await run.artifacts.get("invoice", scope=scope)
+
+    assert await within(gate, work) is None
 
 
 async def test_an_output_that_failed_its_checks_is_not_kept(make):

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from interlock.core.calls import Answer, Call, Effect, Proceed, ToolSpec
-from interlock.core.canonical import NotCanonical, canonical_json
+from interlock.core.canonical import NotCanonical
 from interlock.core.errors import InvalidArguments, ToolDenied
 from interlock.gateway.remembering import Counting
 from interlock.gateway.scope import RunScope
@@ -33,13 +33,12 @@ class StateGuard:
 
     def __call__(self, tool: ToolSpec, proceed: Proceed[RunScope]) -> Proceed[RunScope]:
         """Fold the guard around `proceed`; any tool's output may be kept."""
-        name = tool.name
 
         async def state(call: Call[RunScope]) -> Answer:
             answer = await proceed(call)
             # With a note the output has failed its checks, and was let through all the same.
             if answer.json is not None and answer.note is None:
-                call.run.validated.note(name, answer.json, answer.value)
+                call.run.validated.note(tool, answer.json)
             return answer
 
         return state
@@ -63,11 +62,10 @@ class Keeping:
     ) -> None:
         """Keep a validated output of this run under a name, in place of what was there."""
         try:
-            data = canonical_json(value)
+            found = run.validated.find(value)
         except NotCanonical as error:
             raise InvalidArguments(f"memory: an artifact must be JSON: {error}") from None
-        tool = run.validated.tool_of(data)
-        if tool is None:
+        if found is None:
             self._counting.memory_rejected("not_validated")
             raise ToolDenied(
                 f"artifact {named('name', name)!r}: its value is not a validated output of this run, as it came; keep "
@@ -75,6 +73,7 @@ class Keeping:
                 for_model="Only what a tool returned can be kept. Nothing was kept.",
                 details={"policy": "state"},
             )
+        tool, data = found
         origin = Origin(run.run_id, run.agent, tool, run.lineage.sources)
         words: Mapping[str, Any] = {"ttl_s": ttl_s, "subject": subject, "trust": run.lineage.trust, "origin": origin}
         new = draft_artifact(name, data, self._options, now_s=run.clock.wall(), **words)

@@ -1,7 +1,7 @@
-"""Which values are validated outputs of a run, and of which tool: the latest as they are, older ones by their hash.
+"""Which values are validated outputs of a run, and of which tool.
 
-Nothing is hashed until somebody asks, or until much has gathered, so that a run which keeps nothing pays next to
-nothing for it.
+An output is known by the hash of its canonical JSON, taken when it came: what an agent does to the value afterwards
+makes it another one. Nothing else of it is held, so that a run pays some bytes for an output however large.
 """
 
 from __future__ import annotations
@@ -9,54 +9,69 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from interlock.core.calls import ToolSpec
 from interlock.core.canonical import NotCanonical, canonical_json
 
-__all__ = ["Validated"]
+__all__ = ["KNOWN", "Validated"]
 
-# The latest outputs are held as they are, up to so many and so many bytes; then they become hashes.
-HELD = 64
-HELD_BYTES = 1_000_000
-# Outputs of one run that are known by their hash; the oldest go first.
+# Outputs of one run that are known; the oldest go first, some at a time.
 KNOWN = 1_000
+_SPARE = 100
+_SIZE = 16
 
 
 class Validated:
     """The validated outputs of one run and its children."""
 
-    __slots__ = ("_bytes", "_hashes", "_held")
+    __slots__ = ("_digests", "_tools")
 
     def __init__(self) -> None:
-        self._held: list[tuple[str, bytes, Any]] = []
-        self._bytes = 0
-        self._hashes: dict[bytes, str] = {}
+        self._digests = bytearray()
+        self._tools: list[ToolSpec] = []
 
-    def note(self, tool: str, data: bytes, value: Any) -> None:
-        """Take in an output: its canonical JSON, and the value that its caller gets."""
-        self._held.append((tool, data, value))
-        self._bytes += len(data)
-        if self._bytes > HELD_BYTES or len(self._held) >= HELD:
-            self._fold()
+    def note(self, tool: ToolSpec, data: bytes) -> None:
+        """Take in an output, as its canonical JSON."""
+        self._digests += _digest(data)
+        self._tools.append(tool)
+        if len(self._tools) >= KNOWN + _SPARE:
+            del self._digests[: _SIZE * _SPARE]
+            del self._tools[:_SPARE]
 
-    def tool_of(self, data: bytes) -> str | None:
-        """Return the tool of which this canonical JSON is an output, or None."""
-        self._fold()
-        return self._hashes.get(_hash(data))
+    def find(self, value: Any) -> tuple[str, bytes] | None:
+        """Return the tool of which `value` is an output as it came, and its canonical JSON; None if it is of none.
 
-    def _fold(self) -> None:
-        hashes = self._hashes
-        for tool, data, value in self._held:
-            hashes[_hash(data)] = tool
-            if not isinstance(value, dict | list | str | int | float | None):
-                # A typed output is known by what it looks like outside its type too.
-                try:
-                    hashes[_hash(canonical_json(value))] = tool
-                except NotCanonical:
-                    continue
-        self._held.clear()
-        self._bytes = 0
-        while len(hashes) > KNOWN:
-            del hashes[next(iter(hashes))]
+        Raises:
+            NotCanonical: It cannot be written as JSON by any tool of this run.
+        """
+        try:
+            data, refused = canonical_json(value), None
+        except NotCanonical as error:
+            data, refused = b"", error
+        for tool in () if refused else self._tools_of(data):
+            return tool.name, data
+        # A typed output is written as its type writes it, which may be another way than anything else's.
+        for tool in set(self._tools):
+            written = _written(tool, value)
+            if tool in self._tools_of(written):
+                return tool.name, written
+        if refused is not None:
+            raise refused
+        return None
+
+    def _tools_of(self, data: bytes) -> list[ToolSpec]:
+        wanted = _digest(data)
+        return [tool for i, tool in enumerate(self._tools) if self._digests[i * _SIZE : (i + 1) * _SIZE] == wanted][
+            ::-1
+        ]
 
 
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _written(tool: ToolSpec, value: Any) -> bytes:
+    """Return `value` as this tool's type writes it, or nothing where it is of no such type."""
+    try:
+        return b"" if tool.output is None else tool.output.dump(value)
+    except Exception:  # whatever a type's own serializer raises of what it does not know
+        return b""
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_SIZE).digest()
