@@ -1,0 +1,10 @@
+"""All stories; see `schedule_telling`."""
+
+from __future__ import annotations
+
+import schedule_lookup_stories  # noqa: F401 - they enter themselves
+import schedule_remote_stories  # noqa: F401
+import schedule_thread_stories  # noqa: F401
+from schedule_telling import STORIES, Told, told
+
+__all__ = ["STORIES", "Told", "told"]
