@@ -58,3 +58,30 @@ def test_a_store_that_fails_loses_its_rows_and_the_next_ones_are_kept(clock):
     keeper.close()
     assert keeper.lost == 1
     assert [row["seq"] for row in kept] == [2]
+
+
+def test_a_run_whose_record_has_its_calls_leaves_only_later_ones_to_keep(clock):
+    kept = []
+    keeper = TraceKeeper(lambda _run_id, _fence, rows: kept.extend(row["seq"] for row in rows), gather_s=0)
+    trace, tool = Trace("run"), make_tool()
+    for seq in (1, 2):
+        trace.add(*entry(trace, tool, clock, seq))
+    trace.recorded()
+    keeper.handle([(trace, entry(trace, tool, clock, seq)) for seq in (1, 2)])
+    assert kept == []
+    late = entry(trace, tool, clock, 3)  # a write that was under way when its run ended
+    trace.add(*late)
+    keeper.handle([(trace, late)])
+    assert kept == [3]
+
+
+def test_calls_that_a_long_run_has_let_go_of_are_kept_though_it_has_ended(clock):
+    kept = []
+    keeper = TraceKeeper(lambda _run_id, _fence, rows: kept.extend(row["seq"] for row in rows), gather_s=0)
+    trace, tool = Trace("run", kept=2), make_tool()
+    calls = [entry(trace, tool, clock, seq) for seq in (1, 2, 3)]
+    for call in calls:
+        trace.add(*call)
+    trace.recorded()
+    keeper.handle([(trace, call) for call in calls])
+    assert kept == [1, 2, 3]

@@ -152,7 +152,7 @@ def _unrecorded(facts: Facts) -> list[str]:
     run_id = facts.result.run_id
     calls = len({seq for run, seq in facts.scene.calls if run == run_id})
     if any(injection.fault == Kind.WORKER_KILLED for injection in facts.scene.injections):
-        calls = 0  # a worker that dies takes a quarter of a second of them with it (`record.calls`)
+        calls = 0  # a worker that dies takes half a second of them with it (`record.calls`)
     # Old rows of a long run are let go; a run that is cancelled does not wait for what it has under way.
     uncounted = facts.record.get("trace_dropped", 0), facts.record.get("details", {}).get("unfinished_calls", 0)
     rows = len(facts.rows) + sum(int(number) for number in uncounted)

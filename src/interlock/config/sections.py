@@ -245,8 +245,8 @@ class RecordSettings:
 
     Attributes:
         path: File of JSON lines, one a run; null writes none. The store has every record in any case.
-        calls: Calls reach the store while a run is under way, in the background (a crash loses a quarter of a
-            second of them); false: only with the record, when the run ends.
+        calls: Calls reach the store while a run is under way, in the background (a crash loses half a second
+            of them); false: only with the record, when the run ends.
     """
 
     path: Word | None = None

@@ -1,6 +1,7 @@
 """Traces reach the store while a run is still under way, in the background: a crash loses a moment of them.
 
-Rows are made and handed over by a thread of their own, some together for each run. A call pays for one append.
+Rows are made and handed over by a thread of their own, some together for each run. A call pays for one append. A run
+that ends before its last rows are handed over needs them no more: its record has them all.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from interlock.record.background import GATHER_S, BackgroundQueue
+from interlock.record.background import BackgroundQueue
 from interlock.record.trace import Entry, Trace, row, unpack
 
 __all__ = ["TraceKeeper"]
+
+# Each time the thread wakes it takes the interpreter from whoever works.
+GATHER_S = 0.2
 
 
 class TraceKeeper(BackgroundQueue):
@@ -36,6 +40,8 @@ class TraceKeeper(BackgroundQueue):
         """Hand a batch over, run by run."""
         runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for trace, (kind, numbers) in items:
+            if trace.in_record:
+                continue
             runs.setdefault((trace.run_id, trace.fence), []).append(row(kind, *unpack(numbers)))
         for (run_id, fence), rows in runs.items():
             try:

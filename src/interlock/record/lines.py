@@ -85,10 +85,13 @@ class LineSink:
 
     def run(self, record: Mapping[str, Any]) -> None:
         """Write the end of a run from its record: `info` if it succeeded, else `warning`."""
+        succeeded = record.get("stop_reason") == "success"
+        if not (self.says_info if succeeded else self.says_warning):
+            return
         left_out = _NOT_IN_LINES if self._include is None or "trace" not in self._include else _RENAMED
         fields = {name: value for name, value in record.items() if name not in left_out}
         fields["elapsed_s"] = record.get("duration_s")
-        self.event("info" if record.get("stop_reason") == "success" else "warning", "run", fields)
+        self.event("info" if succeeded else "warning", "run", fields)
 
     def event(self, level: Level, event: str, fields: Mapping[str, Any]) -> None:
         """Write something else that happened (a switch set, a circuit opened); `fields` are redacted."""

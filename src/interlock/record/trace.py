@@ -118,7 +118,18 @@ class Trace:
         added: Calls seen in all. fence: of the attempt that this is of.
     """
 
-    __slots__ = ("_kept", "_kinds", "_numbers", "added", "agent", "fence", "request_id", "run_id", "tenant_id")
+    __slots__ = (
+        "_kept",
+        "_kinds",
+        "_numbers",
+        "_recorded",
+        "added",
+        "agent",
+        "fence",
+        "request_id",
+        "run_id",
+        "tenant_id",
+    )
 
     def __init__(
         self, run_id: str, *, tenant_id: str = "", request_id: str = "", agent: str = "", kept: int = KEPT
@@ -128,6 +139,7 @@ class Trace:
         self.request_id = request_id
         self.agent = agent
         self.added = 0
+        self._recorded = -1
         self.fence = 1
         self._kept = kept
         self._kinds: list[Kind] = []
@@ -142,6 +154,16 @@ class Trace:
         if len(kinds) >= self._kept + SLACK:
             del kinds[:SLACK]
             del self._numbers[: SLACK * _SIZE]
+
+    def recorded(self) -> None:
+        """Take in that the run has ended, and that its record holds the calls that are kept."""
+        if not self.dropped:
+            self._recorded = self.added
+
+    @property
+    def in_record(self) -> bool:
+        """Whether the record of the ended run holds every call of it; one that comes later is not in it."""
+        return self._recorded == self.added
 
     @property
     def dropped(self) -> int:

@@ -95,6 +95,8 @@ class Secretary:
             facts=self._facts,
             redactor=self._redactor,
         )
+        if not result.parked:
+            scope.trace.recorded()
         return record, RunState.PARKED if result.parked else RunState.ENDED, _output_json(result)
 
     def _tell(self, run: Run, result: RunResult, record: Mapping[str, Any]) -> None:
