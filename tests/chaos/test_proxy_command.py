@@ -149,7 +149,10 @@ def test_the_page_shows_something():
         ("latency_0%", "the share must be 1% to 100%"),
         ("latency_101%", "the share must be 1% to 100%"),
         ("latency from_s=5 until_s=5", "until_s must be later than from_s"),
-        ("reset delay_s=1", "delay_s means nothing here: it belongs to black_hole, drip, latency, timeout"),
+        ("reset delay_s=1", "delay_s means nothing here: it belongs to black_hole, drip, latency, model_slow, timeout"),
+        ("model_empty", "only a model says such things: say that the server speaks model (--speaks model)"),
+        ("model_emtpy", "did you mean model_empty?"),
+        ("model_empty retry_after_s=1", "it belongs to http, model_rate_limited"),
         ("connect_refused calls=[1]", "give it a window (from_s, until_s), or use reset"),
         ("200_errors", "status: 200 is out of range"),
         ("429_errors", "only HTTP has a status"),
@@ -160,7 +163,7 @@ def test_a_fault_that_is_none(fault, said, refused):
     code, text = refused("--to", "127.0.0.1:1", "--no-check", "--fault", fault)
     assert code == 1
     assert said in text
-    assert text.startswith(("error: --fault", "error: http_429", "error: reset"))
+    assert text.startswith(("error: --fault", "error: http_429", "error: reset", "error: model_empty"))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_a_fault_that_is_none(fault, said, refused):
         (("--to", "localhost:65536"), "--to localhost:65536: a port is 1 to 65535"),
         (("--to", "localhost:-1"), "--to localhost:-1: write HOST:PORT"),
         (("--to", "a:1", "--listen", "9090"), "--listen 9090: write HOST:PORT"),
-        (("--to", "a:1", "--speaks", "smtp"), "--speaks smtp: write one of tcp, http, postgres"),
+        (("--to", "a:1", "--speaks", "smtp"), "--speaks smtp: write one of tcp, http, postgres, model"),
     ],
 )
 def test_places_that_are_none(given, said, refused):

@@ -7,12 +7,15 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 from interlock.chaos.addresses import Streams
 from interlock.chaos.framing import Framing, Piece
+from interlock.chaos.http_message import plainly_asked
+from interlock.chaos.model_turns import Met, Turn, turned_away
 from interlock.chaos.wire import ANSWER_KINDS, WireFault, WireKind
 from interlock.core.clock import Clock
 
@@ -26,7 +29,17 @@ FLUSH_S = 5.0
 SLOW_S, DRIP_S = 1.0, 0.05
 SLICES_A_SECOND = 20
 
-Strikes = Callable[[int, str], list[WireFault]]
+
+class Strikes(Protocol):
+    """Says what requests meet."""
+
+    def strikes(self, connection: int, what: str) -> list[Met]:
+        """Count one request, and return the faults that it meets."""
+        ...
+
+    def turn(self, what: str, met: Sequence[Met]) -> Turn | None:
+        """Return what reads a request to a model and its answer, if a fault may concern it."""
+        ...
 
 
 class _Over(Exception):
@@ -39,9 +52,11 @@ class _Request:
 
     Attributes:
         spoils: Faults of its answer. sent: how many bytes of the answer have come. limit: how many may pass.
+        turn: Reads it, where a model is asked.
     """
 
     spoils: list[WireFault]
+    turn: Turn | None = None
     sent: int = 0
     limit: int | None = None
 
@@ -55,7 +70,7 @@ class Conversation:
 
     Args:
         number: Of the connection. client, server: Its two sides.
-        framing: Reads the bytes. strikes: Told of each request; returns the faults that it meets.
+        framing: Reads the bytes. strikes: Told of each request; says what it meets.
     """
 
     def __init__(
@@ -71,6 +86,8 @@ class Conversation:
         # Nothing passes any more, and the client is not to hear of it.
         self._mute = False
         self._refusal: WireFault | None = None
+        self._refused = b""
+        self._asking: Turn | None = None
         self._up_bytes_per_s: int | None = None
 
     async def hold(self) -> None:
@@ -112,22 +129,31 @@ class Conversation:
             if piece.ends:
                 await self._answer(self._refusal)
         elif not self._mute:
-            await self._pass(self._to_server, piece.data, self._up_bytes_per_s)
+            data = piece.data
+            if self._asking is not None:
+                data = data if piece.begins is None else plainly_asked(data)
+                self._asking.ask(data)
+            await self._pass(self._to_server, data, self._up_bytes_per_s)
 
     async def _meet(self, what: str) -> None:
         """Let a request meet its faults, before its first byte passes."""
-        struck = self._strikes(self._number, what)
+        met = self._strikes.strikes(self._number, what)
+        struck = [each.fault for each in met]
         self._up_bytes_per_s = next((f.bytes_per_s for f in struck if f.kind is WireKind.BANDWIDTH), None)
         if not self._framing.knows_ends:
             self._open.clear()  # who asks again has had the answer
-        self._open.append(_Request([fault for fault in struck if fault.kind in ANSWER_KINDS]))
-        for fault in struck:
+        self._asking = self._strikes.turn(what, met) if self._framing.knows_ends else None
+        self._open.append(_Request([fault for fault in struck if fault.kind in ANSWER_KINDS], self._asking))
+        for fault, tell in met:
             if fault.kind is WireKind.LATENCY:
                 await self._clock.sleep(SLOW_S if fault.delay_s is None else fault.delay_s)
             elif fault.kind is WireKind.RESET:
                 self._reset()
-            elif fault.kind is WireKind.HTTP:
+            elif fault.kind in {WireKind.HTTP, WireKind.MODEL_RATE_LIMITED}:
                 self._refusal = fault  # once the client has said all
+                if fault.kind is WireKind.MODEL_RATE_LIMITED:
+                    self._refused = turned_away(what)
+                    tell()
                 return
             elif fault.kind in {WireKind.TIMEOUT, WireKind.BLACK_HOLE}:
                 await self._swallow(fault)
@@ -146,14 +172,14 @@ class Conversation:
 
     async def _answer(self, fault: WireFault) -> None:
         """Answer in the server's place, and hang up."""
-        status = 503 if fault.status is None else fault.status
-        body = f'{{"error":{{"code":{status},"message":"injected"}}}}'
+        status = 429 if fault.kind is WireKind.MODEL_RATE_LIMITED else fault.status or 503
+        body = self._refused or f'{{"error":{{"code":{status},"message":"injected"}}}}'.encode()
         after = "" if fault.retry_after_s is None else f"Retry-After: {fault.retry_after_s:g}\r\n"
         head = (
             f"HTTP/1.1 {status} {_phrase(status)}\r\nContent-Type: application/json\r\n{after}"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
-        self._to_client.write((head + body).encode())
+        self._to_client.write(head.encode() + body)
         raise _Over
 
     # -- from the server
@@ -164,6 +190,8 @@ class Conversation:
                 await self._tell(piece)
         if self._mute:
             await asyncio.Event().wait()
+        if self._open:
+            await self._turned(self._open[0], hung_up=True)
         await self._whole()
         # A server that has hung up answers nothing more; what the client still says, nobody hears.
         await self._pass(self._to_client, self._framing.kept("server"), None)
@@ -189,20 +217,35 @@ class Conversation:
         if request is None or piece.interim:
             await self._pass(self._to_client, piece.data, None)
             return
-        if not request.sent:
-            self._first(request, piece)
-        request.sent += len(piece.data)
-        if request.spoilt_by(WireKind.ANSWER_LOST) is None:
-            await self._spoil(request, piece.data)
+        passing = piece.data if request.turn is None else request.turn.answer(piece.data)
+        await self._say(request, passing, piece.total)
         if piece.ends:
+            await self._turned(request)
             await self._whole()
             self._open.popleft()
 
-    def _first(self, request: _Request, piece: Piece) -> None:
+    async def _turned(self, request: _Request, *, hung_up: bool = False) -> None:
+        """Say what has been held of a model's answer, now that it is whole."""
+        turn, request.turn = request.turn, None
+        held = [] if turn is None else turn.end(hung_up=hung_up)
+        for said in held:
+            await self._clock.sleep(said.wait_s)
+            await self._say(request, said.data, sum(len(each.data) for each in held))
+
+    async def _say(self, request: _Request, data: bytes, total: int | None) -> None:
+        if not data:
+            return
+        if not request.sent:
+            self._first(request, total or len(data))
+        request.sent += len(data)
+        if request.spoilt_by(WireKind.ANSWER_LOST) is None:
+            await self._spoil(request, data)
+
+    def _first(self, request: _Request, total: int) -> None:
         """The answer begins."""
         cut = request.spoilt_by(WireKind.RESET_MID_BODY, WireKind.MALFORMED_BODY, WireKind.HALF_OPEN)
         if cut is not None:
-            half = max(1, (piece.total or len(piece.data)) // 2)
+            half = max(1, total // 2)
             request.limit = cut.after_bytes
             if request.limit is None:
                 request.limit = 0 if cut.kind is WireKind.HALF_OPEN else half

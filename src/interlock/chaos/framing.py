@@ -1,9 +1,9 @@
 """Where requests and answers begin and end in the bytes of a connection: pure machines, fed with what passes.
 
-`http` and `postgres` are read as such. `tcp` is anything else: a request begins with the first bytes of the client
-after bytes of the server, and nobody knows where an answer ends. A connection that is not what it was said to be
-(TLS, a body of unknown form) is read as `tcp` from there on. No byte is ever changed; kept back is only the beginning
-of a message that is not whole yet.
+`http` and `postgres` are read as such, `model` as `http`. `tcp` is anything else: a request begins with the first
+bytes of the client after bytes of the server, and nobody knows where an answer ends. A connection that is not what it
+was said to be (TLS, a body of unknown form) is read as `tcp` from there on. No byte is ever changed; kept back is
+only the beginning of a message that is not whole yet.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, Protocol
 
 __all__ = ["FRAMINGS", "Framing", "FramingName", "Piece", "framing"]
 
-FramingName = Literal["tcp", "http", "postgres"]
+FramingName = Literal["tcp", "http", "postgres", "model"]
 Side = Literal["client", "server"]
-FRAMINGS: tuple[FramingName, ...] = ("tcp", "http", "postgres")
+FRAMINGS: tuple[FramingName, ...] = ("tcp", "http", "postgres", "model")
 
 MAX_HEAD_BYTES = 65_536
 WHAT_CHARACTERS = 120
@@ -63,7 +63,12 @@ class Framing(Protocol):
 
 def framing(name: FramingName) -> Framing:
     """Return a machine for one connection."""
-    machines: dict[FramingName, Callable[[], Framing]] = {"tcp": Turns, "http": Http, "postgres": Postgres}
+    machines: dict[FramingName, Callable[[], Framing]] = {
+        "tcp": Turns,
+        "http": Http,
+        "postgres": Postgres,
+        "model": Http,
+    }
     return machines[name]()
 
 

@@ -15,13 +15,15 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from interlock.chaos.addresses import read_address
 from interlock.chaos.conversation import Conversation
 from interlock.chaos.framing import FramingName, framing
-from interlock.chaos.wire import ArmedWireFault, WireFault, WireKind, unfit
+from interlock.chaos.model_turns import Earlier, Met, Turn
+from interlock.chaos.wire import MODEL_WIRE_KINDS, ArmedWireFault, WireFault, WireKind, model_path, unfit
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError
 
@@ -50,7 +52,7 @@ class FaultProxy:
     Args:
         to: `HOST:PORT` or `unix:PATH` of the server. faults: what goes wrong. seed: of chance.
         listen: Where clients connect; port 0 takes a free one.
-        framing: What the bytes are: `http`, `postgres`, or `tcp` for anything.
+        framing: What the bytes are: `http`, `postgres`, `model`, or `tcp` for anything.
         told: Called with each injected fault. failed: with each connection that the server did not take, and why.
         clock: Time.
 
@@ -89,7 +91,8 @@ class FaultProxy:
         self._door: asyncio.Task[None] | None = None
         self._began_s = clock.monotonic()
         self.injected: Counter[str] = Counter()
-        self._armed = self._arms(faults)
+        self._armed: list[ArmedWireFault] = []
+        self._arm(faults)
 
     @property
     def address(self) -> str:
@@ -129,7 +132,7 @@ class FaultProxy:
     async def arm(self, faults: Sequence[WireFault], *, seed: int | None = None) -> None:
         """From now on inject these faults; numbers, windows and counts begin anew, and chance with another seed."""
         self._seed = self._seed if seed is None else seed
-        self._armed = self._arms(faults)
+        self._arm(faults)
         self._armed_at = self.connections
         self.injected = Counter()
         self._began_s = self.clock.monotonic()
@@ -162,24 +165,37 @@ class FaultProxy:
 
     # -- what a conversation asks
 
-    def strikes(self, connection: int, what: str) -> list[WireFault]:
+    def strikes(self, connection: int, what: str) -> list[Met]:
         """Count one request, and return the faults that it meets."""
         self.requests += 1
         elapsed_s = self.clock.monotonic() - self._began_s
         struck = [armed.fault for armed in self._armed if armed.strikes(connection - self._armed_at, what, elapsed_s)]
+        met = []
         for fault in struck:
-            self._tell(Injected(elapsed_s, fault.label, connection, self.requests, what))
-        return struck
+            injected = Injected(elapsed_s, fault.label, connection, self.requests, what)
+            met.append(Met(fault, partial(self._tell, injected)))
+            if fault.kind not in MODEL_WIRE_KINDS:
+                self._tell(injected)
+        return met
+
+    def turn(self, what: str, met: Sequence[Met]) -> Turn | None:
+        """Return what reads a request and its answer, if a fault of the model may concern it."""
+        if not self._of_model or model_path(what) is None:
+            return None
+        return Turn(what, met, self._earlier if self._remembers else None)
 
     # -- inside
 
-    def _arms(self, faults: Iterable[WireFault]) -> list[ArmedWireFault]:
+    def _arm(self, faults: Iterable[WireFault]) -> None:
         armed = [ArmedWireFault(fault, number, self._seed) for number, fault in enumerate(faults)]
         for each in armed:
             why = unfit(each.fault, self._framing)
             if why is not None:
                 raise ConfigError(why)
-        return armed
+        self._armed = armed
+        self._earlier = Earlier()
+        self._of_model = any(each.fault.kind in MODEL_WIRE_KINDS for each in armed)
+        self._remembers = any(each.fault.kind is WireKind.MODEL_REPEATS for each in armed)
 
     def _tell(self, injected: Injected) -> None:
         self.injected[injected.fault] += 1
@@ -247,7 +263,7 @@ class FaultProxy:
             writer.transport.abort()
             raise
         with contextlib.suppress(ConnectionError, BrokenPipeError):
-            await Conversation(number, client, server, framing(self._framing), self.strikes, self.clock).hold()
+            await Conversation(number, client, server, framing(self._framing), self, self.clock).hold()
 
 
 def said(error: OSError) -> str:

@@ -19,7 +19,17 @@ from interlock.chaos.framing import FramingName
 from interlock.config.quantities import Bytes, Count, Name, Word
 from interlock.core.errors import ConfigError
 
-__all__ = ["ANSWER_KINDS", "ArmedWireFault", "PlacedFault", "Server", "WireFault", "WireKind", "unfit"]
+__all__ = [
+    "ANSWER_KINDS",
+    "MODEL_WIRE_KINDS",
+    "ArmedWireFault",
+    "PlacedFault",
+    "Server",
+    "WireFault",
+    "WireKind",
+    "model_path",
+    "unfit",
+]
 
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 Probability = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -41,7 +51,17 @@ class WireKind(StrEnum):
     MALFORMED_BODY = "malformed_body"
     HTTP = "http"
     ANSWER_LOST = "answer_lost"
+    MODEL_TRUNCATED = "model_truncated"
+    MODEL_EMPTY = "model_empty"
+    MODEL_MALFORMED_ARGUMENTS = "model_malformed_arguments"
+    MODEL_REPEATS = "model_repeats"
+    MODEL_UNKNOWN_TOOL = "model_unknown_tool"
+    MODEL_SLOW = "model_slow"
+    MODEL_RATE_LIMITED = "model_rate_limited"
 
+
+MODEL_WIRE_KINDS = frozenset(kind for kind in WireKind if kind.startswith("model_"))
+"""Kinds that concern the turns of a model, and no other request."""
 
 ANSWER_KINDS = frozenset(
     {
@@ -55,14 +75,17 @@ ANSWER_KINDS = frozenset(
 )
 """Kinds that let the request pass and spoil its answer."""
 
+MODEL_PATHS = ("/chat/completions", "/responses", "/messages")
+READ_AS_HTTP: frozenset[FramingName] = frozenset({"http", "model"})
+
 # Keys that mean nothing without these kinds.
 _ONLY: Mapping[str, frozenset[WireKind]] = {
     "status": frozenset({WireKind.HTTP, WireKind.ANSWER_LOST}),
-    "retry_after_s": frozenset({WireKind.HTTP}),
+    "retry_after_s": frozenset({WireKind.HTTP, WireKind.MODEL_RATE_LIMITED}),
     "bytes_per_s": frozenset({WireKind.BANDWIDTH}),
     "after_bytes": frozenset({WireKind.RESET_MID_BODY, WireKind.MALFORMED_BODY, WireKind.HALF_OPEN}),
     "chunk_bytes": frozenset({WireKind.DRIP}),
-    "delay_s": frozenset({WireKind.LATENCY, WireKind.DRIP, WireKind.TIMEOUT, WireKind.BLACK_HOLE}),
+    "delay_s": frozenset({WireKind.LATENCY, WireKind.DRIP, WireKind.TIMEOUT, WireKind.BLACK_HOLE, WireKind.MODEL_SLOW}),
 }
 
 
@@ -74,11 +97,12 @@ class WireFault:
         kind: What goes wrong.
         what: Glob of requests: `POST /tickets*` over HTTP, the statement's first word (`INSERT`) over PostgreSQL.
         connections: Numbers (from 1) of connections; empty is all.
-        calls: Numbers (from 1) of the requests that match, over all connections; empty is all.
+        calls: Numbers (from 1) of the requests that match, over all connections; empty is all. Of a fault of the
+            model, only its turns count.
         probability: Of each; drawn from the seed.
         from_s, until_s: Window, in seconds since the proxy was started or armed.
         delay_s: Of `latency` (1) and between the pieces of `drip` (0.05); after so long `timeout` and `black_hole`
-            hang up (never, when left out).
+            hang up (never, when left out); `model_slow` takes so much longer (30), a stream from event to event.
         status: Of `http` (503); of `answer_lost`: this status instead of a reset. retry_after_s: the header with it.
         after_bytes: So much of the answer passes; half of it, when left out (of `half_open`: nothing).
         chunk_bytes: Size of the pieces of `drip` (1). bytes_per_s: of `bandwidth` (1024), in each direction.
@@ -145,7 +169,8 @@ class Server:
     """A server that a suite's agents use, and that a fault proxy is placed before.
 
     Attributes:
-        to: `HOST:PORT` or `unix:PATH` of the server. speaks: `http`, `postgres`, or `tcp` for anything.
+        to: `HOST:PORT` or `unix:PATH` of the server. speaks: `http`, `postgres`, `model` (HTTP, where a
+            model answers: OpenAI's or Anthropic's form), or `tcp` for anything.
         env: Environment variable in which agents find where to connect. url: its value, `{address}` being the
             proxy's; `http://{address}` where the server speaks HTTP.
     """
@@ -159,17 +184,25 @@ class Server:
 
     def value(self, address: str) -> str:
         """Return what the environment variable is set to."""
-        pattern = self.url or ("http://{address}" if self.speaks == "http" else "{address}")
+        pattern = self.url or ("http://{address}" if self.speaks in READ_AS_HTTP else "{address}")
         return pattern.replace("{address}", address)
 
 
 def unfit(fault: WireFault, speaks: FramingName) -> str | None:
     """Return why a server that speaks so cannot have this fault, or None."""
-    if speaks != "http" and (fault.kind is WireKind.HTTP or fault.status is not None):
+    if fault.kind in MODEL_WIRE_KINDS and speaks != "model":
+        return f"{fault.kind}: only a model says such things: say that the server speaks model (--speaks model)"
+    if speaks not in READ_AS_HTTP and (fault.kind is WireKind.HTTP or fault.status is not None):
         return f"{fault.label}: only HTTP has a status: say that the server speaks http (--speaks http)"
     if speaks == "tcp" and fault.what != "*":
         return f"{fault.kind}: what = {fault.what!r}: bytes have no name: say --speaks http or postgres"
     return None
+
+
+def model_path(what: str) -> str | None:
+    """Return where a request (`POST /v1/messages`) asks a model for its next turn, or None."""
+    method, _, path = what.partition(" ")
+    return next((end for end in MODEL_PATHS if method == "POST" and path.endswith(end)), None)
 
 
 class ArmedWireFault:
@@ -189,6 +222,8 @@ class ArmedWireFault:
         """Whether the next request, on this connection at this second, is struck."""
         fault = self.fault
         if fault.kind is WireKind.CONNECT_REFUSED or not _matches(fault.what, what):
+            return False
+        if fault.kind in MODEL_WIRE_KINDS and model_path(what) is None:
             return False
         if fault.connections and connection not in fault.connections:
             return False
