@@ -1,6 +1,7 @@
 """A SQLite store with millions of claims in it, made fast: as the product leaves them, but written in bulk.
 
-Runs of 25 writes that have ended, each with its record and the trace rows of its calls; the newest a day old.
+Runs of 25 writes that have ended, each with its record and trace rows of its calls, as a slow run leaves them; the
+newest a day old.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ APART_MS = 80
 
 RUN = """insert into runs (run_id, tenant_id, request_id, root_run_id, path, agent, request_time_ms, payload_hash,
   state, reason, fence, attempts, started_at, ended_at, record)
-values (?1, ?2, ?3, ?1, '', 'agent', ?4, 'h', 'ended', 'success', 1, 1, ?5, ?5 + 2, ?6)"""
+values (?, ?, ?, ?, '', 'agent', ?, 'h', 'ended', 'success', 1, 1, ?, ?, ?)"""
 CLAIM = """insert into journal (key, tenant_id, request_id, run_id, path, agent, tool, args_digest, occurrence,
   on_unknown, sent_key, state, fence, sender, sends, first_sent_at, last_sent_at, turn, seq, settled_at, settled_by, result)
-values (?1, ?2, ?3, ?4, '', 'agent', 'orders.create', ?5, 1, 'resend', ?6, 'done', 1, ?7, 1, ?8, ?8, ?9, ?9, ?8, 'tool', ?10)"""
+values (?, ?, ?, ?, '', 'agent', 'orders.create', ?, 1, 'resend', ?, 'done', 1, ?, 1, ?, ?, ?, ?, ?, 'tool', ?)"""
 
 
 def fill(path: Path, claims: int, environ: dict[str, str]) -> float:
@@ -46,8 +47,8 @@ def fill(path: Path, claims: int, environ: dict[str, str]) -> float:
         batch = [
             _run(number, newest_ms - (runs - number) * APART_MS) for number in range(first, min(first + 2_000, runs))
         ]
-        db.executemany("insert into requests values (?2, ?3, '', ?4, ?1)", [run[:4] for run in batch])
-        db.executemany(RUN, batch)
+        db.executemany("insert into requests values (?, ?, '', ?, ?)", (_request(run) for run in batch))
+        db.executemany(RUN, (_row(run) for run in batch))
         db.executemany(CLAIM, (row for run in batch for row in _claims(run)))
         db.executemany("insert into calls values (?, ?, ?)", (row for run in batch for row in _calls(run)))
     db.execute("commit")
@@ -73,13 +74,33 @@ def _run(number: int, time_ms: int) -> tuple[Any, ...]:
     return f"run_{digest}", f"tenant{number % 10}", f"req_{digest}", time_ms, time_ms / 1000, record
 
 
+def _request(run: tuple[Any, ...]) -> tuple[Any, ...]:
+    run_id, tenant_id, request_id, time_ms, *_ = run
+    return tenant_id, request_id, time_ms, run_id
+
+
+def _row(run: tuple[Any, ...]) -> tuple[Any, ...]:
+    run_id, tenant_id, request_id, time_ms, at, record = run
+    return run_id, tenant_id, request_id, run_id, time_ms, at, at + 2, record
+
+
 def _claims(run: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     run_id, tenant_id, request_id, time_ms, at, _ = run
     prefix, name = time_ms.to_bytes(8, "big"), run_id.encode()
     for seq in range(1, CLAIMS_A_RUN + 1):
         digest = hashlib.blake2b(name + bytes([seq]), digest_size=16).digest()
         sent = f"il1_{digest.hex()}{digest.hex()[:20]}"
-        yield prefix + digest, tenant_id, request_id, run_id, digest, sent, "boot/4711/9", at, seq, b"\x01" + digest * 5
+        yield (
+            prefix + digest,
+            tenant_id,
+            request_id,
+            run_id,
+            digest,
+            sent,
+            "boot/4711/9",
+            *(at, at, seq, seq, at),
+            b"\x01" + digest * 5,
+        )
 
 
 def _calls(run: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

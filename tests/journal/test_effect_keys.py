@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interlock.journal import keys
 from interlock.journal.keys import KEY_BYTES, effect_key, sent_key
 
 SECRET = b"s" * 32
@@ -42,6 +46,14 @@ def test_rows_of_one_time_lie_together(fields, time_ms):
 def test_the_effect_key_depends_on_the_secret_the_sent_key_on_none(fields):
     assert key(fields) != key(fields, secret=b"other")
     assert re.fullmatch(r"il1_[a-z2-7]{52}", sent_key(*fields))
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_the_sent_key_is_a_digest_in_base32(digest):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keys.hashlib, "sha256", lambda _: SimpleNamespace(digest=lambda: digest))
+        said = sent_key("acme", "req_1", "ticket.create", b"{}", 1)
+    assert said == "il1_" + base64.b32encode(digest).decode().rstrip("=").lower()
 
 
 def test_the_sent_key_stays_what_it_is():

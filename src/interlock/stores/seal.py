@@ -53,7 +53,9 @@ class Seal:
     def __init__(self, replay: Replay, keys: tuple[bytes, ...] = ()) -> None:
         self.replay = replay
         self._keys = keys
-        self._first = _key_id(keys[0]) if keys else b""
+        self._seals = replay is Replay.ON
+        self._keeps = replay is not Replay.OFF
+        self._prefix = _SEALED + (_key_id(keys[0]) if keys else b"")
         self._drawn: list[bytes] = []
         self._drawn_in = os.getpid()
         if not keys and replay is Replay.ON:
@@ -66,15 +68,19 @@ class Seal:
 
         return {_key_id(key): AESGCM(key) for key in self._keys}
 
+    @cached_property
+    def _first_cipher(self) -> Any:
+        return self._ciphers[_key_id(self._keys[0])]
+
     def close(self, value: bytes | None, row: bytes) -> bytes | None:
         """Return what to store of `value` in the row named `row`; None where nothing is kept."""
-        if value is None or self.replay is Replay.OFF:
+        if value is None:
             return None
-        if self.replay is Replay.PLAINTEXT:
-            return _PLAIN + value
+        if not self._seals:
+            return _PLAIN + value if self._keeps else None
         nonce = self._nonce()
-        sealed: bytes = self._ciphers[self._first].encrypt(nonce, value, row)
-        return _SEALED + self._first + nonce + sealed
+        sealed: bytes = self._first_cipher.encrypt(nonce, value, row)
+        return self._prefix + nonce + sealed
 
     def _nonce(self) -> bytes:
         """Return chance that was never used; drawn by the hundred, since asking the system lets other threads in.
