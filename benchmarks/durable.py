@@ -7,14 +7,15 @@ a process of its own, and PostgreSQL in a server of its own with its default set
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.gates import WRITE, write_gate
 from benchmarks.journals import BareTable, GatheredTable, fdatasync_s
 from benchmarks.kit import Bench, Watch
 from benchmarks.work import arguments
+from interlock.cli.worker import calm_the_collector
 from interlock.core.errors import StoreUnavailable
 from interlock.journal.store import ClaimState, Intent, NewRun, Settlement
 
@@ -116,6 +118,18 @@ async def first_write(run: Any) -> None:
             return
 
 
+@contextmanager
+def as_a_worker() -> Iterator[None]:
+    """Set the garbage collector as `interlock worker` does, for a while."""
+    before = gc.get_threshold()
+    calm_the_collector()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 class Durable:
     """The cases.
 
@@ -142,6 +156,8 @@ class Durable:
                     self._journal(f"{name}, journal @{callers}", name, callers)
                 for callers in SAMPLE:
                     self._gate(f"{name}, gate @{callers}", name, callers)
+                    if callers > 1:
+                        self._gate(f"{name}, gate, worker @{callers}", name, callers, around=as_a_worker)
                 self._gate(f"{name}, gate, resumable @64", name, 64, keyed=True)
             await self.bench.run()
         for thing in self._things:
@@ -202,7 +218,15 @@ class Durable:
 
         self._case(name, callers, opened)
 
-    def _gate(self, name: str, kind: str, callers: int, *, keyed: bool = False) -> None:
+    def _gate(
+        self,
+        name: str,
+        kind: str,
+        callers: int,
+        *,
+        keyed: bool = False,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         gate = write_gate(self._directory, f"gate{next(self._serial)}", self._url(kind))
         self._things.append(gate)
 
@@ -218,7 +242,8 @@ class Durable:
                     await runs[caller].call(WRITE, arguments(number))
 
                 await first_write(runs[0])
-                self.latencies.add(name, await crowd(callers, SAMPLE[callers], write, watch))
+                with around():
+                    self.latencies.add(name, await crowd(callers, SAMPLE[callers], write, watch))
 
         self.bench.add(name, sample, n=1)
 
@@ -305,8 +330,10 @@ def _of_store(found: Durable, store: str) -> list[Figure]:
             for what, case, callers, goal in (
                 ("Writes, journal alone,", journal_, 64, 9_000),
                 ("Writes through the gate", gate, 64, 9_000),
+                ("The same as `interlock worker` sets the collector,", f"{gate}, worker", 64, 9_000),
                 ("Writes, journal alone,", journal_, 1_024, 14_000),
                 ("Writes through the gate", gate, 1_024, 14_000),
+                ("The same as `interlock worker` sets the collector,", f"{gate}, worker", 1_024, 14_000),
             )
         ),
         Figure(

@@ -102,13 +102,13 @@ def worker(
     agents = dict(_agent(words) for words in agent)
     found = _gate(gate or agent[0].partition("=")[2] or agent[0], named=gate is not None)
     only = None if tenants is None else [name.strip() for name in tenants.split(",") if name.strip()]
-    _calm_the_collector()
+    calm_the_collector()
     asyncio.run(_work(found, agents, WorkerOptions(only, concurrency, per_tenant)))
     if as_json:
         print_json({"agents": list(agents), "drained": True})
 
 
-def _calm_the_collector() -> None:
+def calm_the_collector() -> None:
     """Let the garbage collector look at what runs leave behind, more rarely, and no more at what was imported.
 
     A run waits for models and disks with hundreds of objects in hand, which each full collection goes through. This
