@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import schedule_lookup_stories  # noqa: F401 - they enter themselves
+import schedule_journal_stories  # noqa: F401 - they enter themselves
+import schedule_lookup_stories  # noqa: F401
 import schedule_remote_stories  # noqa: F401
+import schedule_return_stories  # noqa: F401
 import schedule_thread_stories  # noqa: F401
 from schedule_telling import STORIES, Told, told
 

@@ -17,6 +17,7 @@ from interlock import Interlock
 from interlock.chaos.scene import TrialClock
 from interlock.config.trial import Trial
 from interlock.core.clock import run_virtual
+from interlock.core.errors import StoreUnavailable
 
 MODEL = "m:1"
 USAGE = {"input_tokens": 100, "output_tokens": 20}
@@ -56,11 +57,30 @@ async def ask(*_: Any) -> dict[str, Any]:
     return {"text": "go on", "usage": USAGE}
 
 
+class Failing:
+    """A store, or a part of one, that does not answer what stands in `away`."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.away: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.away:
+            return getattr(self._store, name)
+
+        async def fails(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailable(f"{name}: the store is away")
+
+        return fails
+
+
 def _with_a_known_secret(opens: Callable[[], Any]) -> Any:
     """Open a store whose keys come in the same order each time."""
     store = opens()
     store.secret = bytes(32)
-    return store
+    store.switches = Failing(store.switches)
+    store.approvals = Failing(store.approvals)
+    return Failing(store)
 
 
 class Teller:
@@ -82,10 +102,12 @@ class Teller:
         if found != wanted:
             self.told.wrong.append(normal(f"{what}: {found!r}, not {wanted!r}"))
 
-    def gate(self, store: str = "sqlite:///:memory:", **config: Any) -> Interlock:
+    def gate(self, *, beside: Interlock | None = None, **config: Any) -> Interlock:
+        """Open a gate on a store in memory; `beside` another one, on the same store, as another process would be."""
         whole = {"prices": PRICES, "logging": {"level": "error"}, "shutdown_grace_s": 0, **config}
-        found = Interlock(whole, store=store, clock=self.clock)
-        found._trial = Trial(store=_with_a_known_secret)  # the tools are registered later
+        found = Interlock(whole, store="sqlite:///:memory:", clock=self.clock)
+        opened = _with_a_known_secret if beside is None else lambda _: beside.house().store
+        found._trial = Trial(store=opened)  # the tools are registered later
         self._gates.append(found)
         return found
 
@@ -136,13 +158,15 @@ class Teller:
             await gate.aclose()
 
 
-def script(teller: Teller, *turns: list[tuple[str, dict[str, Any]]], seen: list[Any] | None = None, model: str = MODEL):
+def script(
+    teller: Teller, *turns: list[tuple[str, dict[str, Any]]], seen: list[Any] | None = None, said: bool = True
+) -> Callable[..., Awaitable[str]]:
     """Return an agent that takes these model turns and makes their calls, those of one turn side by side."""
 
     async def agent(run: Any, task: Any) -> str:
         for calls in turns:
-            await run.model(ask, "go on", model=model, max_output_tokens=20, input_tokens=100)
-            found = await asyncio.gather(*(teller.use(run, tool, **args) for tool, args in calls))
+            await run.model(ask, "go on", model=MODEL, max_output_tokens=20, input_tokens=100)
+            found = await asyncio.gather(*(teller.use(run, tool, said=said, **args) for tool, args in calls))
             if seen is not None:
                 seen.extend(found)
         return "done"
