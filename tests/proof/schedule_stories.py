@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import schedule_journal_stories  # noqa: F401 - they enter themselves
+import schedule_budget_stories  # noqa: F401 - they enter themselves
+import schedule_journal_stories  # noqa: F401
 import schedule_lookup_stories  # noqa: F401
 import schedule_remote_stories  # noqa: F401
 import schedule_return_stories  # noqa: F401

@@ -143,9 +143,17 @@ async def crowded(teller: Teller) -> None:
     pool = gate.house().perform._pool
     pool._max_threads = 2
     shop = Shop(teller, gate)
-    calls = [("plain.read", {"how": f"hang {n}"}) for n in range(3)] + [("plain.put", {"how": "hang 9"})]
+    calls = [("plain.read", f"hang {n}") for n in range(3)] + [("plain.put", "hang 9")]
     seen: list[Any] = []
-    await teller.run(gate, script(teller, calls, seen=seen, said=False))
+
+    async def agent(run: Any, task: Any) -> None:
+        async def use(n: int, tool: str, how: str) -> None:
+            await asyncio.sleep(0.5 * n)  # one after the other, so that each finds the threads in one state
+            await teller.use(run, tool, how=how)
+
+        await asyncio.gather(*(use(n, *call) for n, call in enumerate(calls)))
+
+    await teller.run(gate, agent)
     teller.say("entered", sorted(shop.entered))
     await shop.let_go()
     again = [[("plain.read", {"how": f"well {n}"}) for n in range(5)], [("plain.read", {"how": "more"})]]
