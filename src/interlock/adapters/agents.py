@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Self
 
@@ -99,15 +100,18 @@ class Turn:
         self._turn.uncut()
         return self
 
-    async def __aenter__(self) -> ModelTurn:
-        if not self._run.bridge.is_here():
-            self._turn.uncut()
-        return await across(self._run, self._turn.open())
+    # Plain functions, that no coroutine of theirs stands between the turn and whoever waits for it.
 
-    async def __aexit__(
+    def __aenter__(self) -> Awaitable[ModelTurn]:
+        turn = self._turn
+        if self._run.bridge.is_here():
+            return turn.open()
+        return across(self._run, turn.uncut().open())
+
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await across(self._run, self._turn.close(error))
+    ) -> Awaitable[bool]:
+        return across(self._run, self._turn.close(error))
 
     def __enter__(self) -> ModelTurn:
         return self._turn.__enter__()

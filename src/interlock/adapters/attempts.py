@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -53,7 +53,14 @@ class Attempts:
         self.passed = None
         token = attempt_under_way.set(Attempt(call.tool.fn, call.sent_key, self._loop))
         try:
-            value = self.value = await self._made(call)
+            if self._threaded or asyncio.get_running_loop() is not self._loop:
+                value = await self._made(call)
+            else:
+                value = await self._handler(_fresh(self._args))
+                # A framework that takes a decorated async tool for a sync one returns what that returned: a coroutine.
+                if type(value) is types.CoroutineType:
+                    value = await value
+            self.value = value
         except self._passes as error:
             self.passed = error
             raise _nothing_done(error) from error
@@ -70,10 +77,9 @@ class Attempts:
         return Answer(value)
 
     async def _made(self, call: Call[Any]) -> Any:
+        """Make it where the framework's own loop, or a thread of the framework, is at work."""
         work = _value_of(self._handler(_fresh(self._args)))
         if asyncio.get_running_loop() is self._loop:
-            if not self._threaded:
-                return await work
             made: asyncio.Future[Any] = asyncio.ensure_future(work)
         else:
             made = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -148,8 +154,7 @@ def _fresh(args: Any) -> Any:
 
 async def _value_of(result: Any) -> Any:
     value = await result
-    # A framework that takes a decorated async tool for a sync one returns what that returned: a coroutine.
-    return await value if inspect.iscoroutine(value) else value
+    return await value if type(value) is types.CoroutineType else value
 
 
 def _looked_at(late: asyncio.Future[Any]) -> None:

@@ -29,7 +29,7 @@ with needs("langchain"):
     from langgraph.prebuilt.tool_node import ToolCallRequest
     from langgraph.types import TracePolicy
 
-    from interlock.adapters.langchain_guard import GraphStopped, Guard, through
+    from interlock.adapters.langchain_guard import GraphStopped, Guard, changed, through
     from interlock.adapters.langchain_models import counting, partial_of, recall, settle, words_of
     from interlock.adapters.langchain_structured import keep_structured, restore_structured
 
@@ -100,7 +100,7 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         self._guard.catch_up_sync(self._guard.run_sync(), request.state)
         if request.tool is None:
             return self._guard.refused_sync(request.tool_call)
-        return handler(request.override(tool=self._guard.tool(request.tool)))
+        return handler(changed(request, tool=self._guard.tool(request.tool)))
 
     def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -112,7 +112,7 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         await self._guard.catch_up(await self._guard.run(), request.state)
         if request.tool is None:
             return await self._guard.refused(request.tool_call)
-        return await handler(request.override(tool=self._guard.tool(request.tool)))
+        return await handler(changed(request, tool=self._guard.tool(request.tool)))
 
     # -- the model
 
@@ -126,7 +126,8 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
         """
         try:
             run = self._guard.run_sync()
-            self._guard.catch_up_sync(run, request.messages)
+            if run.scope.tape is not None:
+                self._guard.catch_up_sync(run, request.messages)
             with Turn(run, **self._words(request)) as turn:
                 if turn.replayed:
                     return _replayed(turn, request)
@@ -149,7 +150,8 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any]:
         try:
             run = await self._guard.run()
-            await self._guard.catch_up(run, request.messages)
+            if run.scope.tape is not None:
+                await self._guard.catch_up(run, request.messages)
             async with Turn(run, **self._words(request)) as turn:
                 if turn.replayed:
                     return _replayed(turn, request)
@@ -163,8 +165,8 @@ class _InterlockMiddleware(AgentMiddleware[Any, Any]):
     def _asked(self, turn: ModelTurn, request: ModelRequest[Any]) -> ModelRequest[Any]:
         model = counting(request.model)
         if turn.wrap_up:
-            return request.override(model=model, tools=[], tool_choice=None)
-        return request.override(model=model, tools=self._guard.exposed(request.tools))
+            return changed(request, model=model, tools=[], tool_choice=None)
+        return changed(request, model=model, tools=self._guard.exposed(request.tools))
 
     def _settled(
         self, run: Run, turn: ModelTurn, request: ModelRequest[Any], response: ModelResponse[Any]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from langchain_core.runnables import RunnableConfig
@@ -23,7 +24,9 @@ from interlock.core.errors import ConfigError, InterlockError, LeaseLost, NoRun,
 from interlock.gateway.tools import KEY, attempt_under_way
 from interlock.supervisor.run import Run
 
-__all__ = ["GraphStopped", "Guard", "through"]
+__all__ = ["GraphStopped", "Guard", "changed", "through"]
+
+T = TypeVar("T")
 
 # Applications that make their tools anew for each request: what is known of them is bounded.
 TOOLS_KEPT = 1024
@@ -59,6 +62,16 @@ def through(error: InterlockError) -> InterlockError:
     if isinstance(error, ConfigError) and not isinstance(error, _Misused):
         return _Misused(str(error))
     return error
+
+
+def changed(request: T, **fields: Any) -> T:
+    """Return a copy of a request with these fields: what its `override` does.
+
+    That one constructs a new request, which warns of each field that is set, and silences each warning.
+    """
+    made = copy.copy(request)
+    vars(made).update(fields)
+    return made
 
 
 class Guard:
@@ -125,9 +138,11 @@ class Guard:
 
     def needs_approval(self, name: str) -> bool:
         """Whether a person must be asked by the framework before a call of this tool."""
+        if not self.by_framework:
+            return False
         facts = next((tool.facts for tool in self._tools.values() if tool.name == name), None)
         function, effect = (None, None) if facts is None else (facts.function, facts.effect)
-        return self.by_framework and self.seam.needs_approval(name, function=function, effect=effect)
+        return self.seam.needs_approval(name, function=function, effect=effect)
 
     def tool(self, tool: BaseTool) -> BaseTool:
         """Return the tool to execute in place of this one."""

@@ -42,7 +42,7 @@ MODELS_KEPT = 64
 _COUNTING: dict[int, tuple[BaseChatModel, BaseChatModel]] = {}
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NAMING = ("model_name", "model", "model_id", "deployment_name", *_CAPS)
-_NAMED: dict[int, tuple[BaseChatModel, tuple[Any, ...], tuple[str, str | None, Any]]] = {}
+_NAMED: dict[int, tuple[BaseChatModel, list[Any], tuple[str, str | None, Any]]] = {}
 
 
 def words_of(model: BaseChatModel, prices: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,10 @@ def _names_of(model: BaseChatModel) -> tuple[str, str | None, Any]:
 
     LangChain makes them for tracers, from all of the model: they are kept for as long as what they are made of stays.
     """
-    made_of = tuple(read_field(model, name) for name in _NAMING)
+    kind: Any = type(model)
+    fields = model.__dict__
+    made_of = [fields.get(name) for name in _NAMING]
+    made_of += [read_field(model, name) for name in _elsewhere(kind)]
     found = _NAMED.get(id(model))
     if found is not None and found[0] is model and found[1] == made_of:
         return found[2]
@@ -79,6 +82,14 @@ def _names_of(model: BaseChatModel) -> tuple[str, str | None, Any]:
         _NAMED.clear()
     _NAMED[id(model)] = (model, made_of, names)
     return names
+
+
+@functools.lru_cache(maxsize=MODELS_KEPT)
+def _elsewhere(kind: type[BaseChatModel]) -> tuple[str, ...]:
+    """Return which of the names are no fields of this class: properties of it, or what it accepts beside its fields."""
+    if kind.model_config.get("extra") == "allow":
+        return _NAMING
+    return tuple(name for name in _NAMING if name not in kind.model_fields and hasattr(kind, name))
 
 
 def counting(model: BaseChatModel) -> BaseChatModel:

@@ -21,7 +21,7 @@ with needs("langchain"):
     from langchain_core.runnables import Runnable
     from langgraph.prebuilt.tool_node import ToolCallRequest
 
-    from interlock.adapters.langchain_guard import GraphStopped, Guard, through
+    from interlock.adapters.langchain_guard import GraphStopped, Guard, changed, through
     from interlock.adapters.langchain_models import counting, partial_of, recall, settle, words_of
 
 from interlock.adapters.agents import Turn
@@ -58,13 +58,13 @@ def tool_wrappers(gate: Interlock) -> Wrappers:
         guard.catch_up_sync(guard.run_sync(), request.state)
         if request.tool is None:
             return guard.refused_sync(request.tool_call)
-        return execute(request.override(tool=guard.tool(request.tool)))
+        return execute(changed(request, tool=guard.tool(request.tool)))
 
     async def awrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         await guard.catch_up(await guard.run(), request.state)
         if request.tool is None:
             return await guard.refused(request.tool_call)
-        return await execute(request.override(tool=guard.tool(request.tool)))
+        return await execute(changed(request, tool=guard.tool(request.tool)))
 
     return {"wrap_tool_call": wrap, "awrap_tool_call": awrap}
 

@@ -9,7 +9,8 @@ parallel calls: a refusal is an outcome, and a decided stop is raised where the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal, TypeVar
 
 from interlock.adapters.attempts import Attempts, Handler, SyncAttempts, SyncHandler, absent
@@ -30,12 +31,13 @@ T = TypeVar("T")
 _UNFIT: Any = []
 
 
-async def across(run: Run, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` on the run's own event loop, from whichever loop this one is."""
+def across(run: Run, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    """Return what awaits `work` on the run's own event loop, from whichever loop this one is; await it at once."""
     home = run.bridge.loop
+    # No coroutine of its own around it: each would be passed again whenever the work goes on.
     if asyncio.get_running_loop() is home:
-        return await work
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+        return work
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
 
 class Seam:
@@ -45,19 +47,26 @@ class Seam:
         by_framework: The framework asks the person whom `approval: required` demands; false until its adapter says so.
     """
 
-    __slots__ = ("_shelf", "by_framework", "gate")
+    __slots__ = ("_known", "_shelf", "by_framework", "gate")
 
     def __init__(self, gate: Interlock) -> None:
         self.gate = gate
         self.by_framework = False
         self._shelf = Shelf(gate.house)
+        self._known: Callable[[], Run | None] = _nobody
 
     def run(self) -> Run | None:
         """Return the current run, if it is one of this gate's."""
-        run = current_run.get()
-        return run if isinstance(run, Run) and run.belongs_to(self._shelf.home().gateway) else None
+        run, known = current_run.get(), self._known()
+        if run is known:
+            return known
+        if not isinstance(run, Run) or not run.belongs_to(self._shelf.home().gateway):
+            return None
+        # Asked for at every turn and call; a run does not change its gate.
+        self._known = weakref.ref(run)
+        return run
 
-    async def call(
+    def call(
         self,
         run: Run,
         name: str,
@@ -73,7 +82,7 @@ class Seam:
         approval: Asked = None,
         passes: tuple[type[Exception], ...] = (),
         threaded: bool = False,
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """Pass a call that the framework is about to make through the funnel; `handler` makes each attempt.
 
         Args:
@@ -101,7 +110,7 @@ class Seam:
         given = parsed(args)
         attempts = Attempts(handler, given, passes, threaded=threaded)
         answering = across(run, run.through(tool, _filled(given, schema), attempts.make, tool_call_id))
-        return await _outcome(run, answering, attempts)
+        return _outcome(run, answering, attempts)
 
     def call_sync(
         self,
@@ -172,7 +181,7 @@ def off_the_loop(run: Run) -> None:
         )
 
 
-async def _outcome(run: Run, answering: Coroutine[Any, Any, Answer], attempts: Attempts | SyncAttempts) -> Outcome:
+async def _outcome(run: Run, answering: Awaitable[Answer], attempts: Attempts | SyncAttempts) -> Outcome:
     try:
         answer = await answering
     except InterlockError as error:
@@ -185,6 +194,10 @@ async def _outcome(run: Run, answering: Coroutine[Any, Any, Answer], attempts: A
     except Exception as error:  # an observing run hands the tool's own exception through
         raise (attempts.passed or attempts.raised or error) from None
     return Outcome.answered(answer, fresh=answer.value is attempts.value and answer.status == "success")
+
+
+def _nobody() -> None:
+    """Stand for a run that has not been met yet."""
 
 
 async def _stop(run: Run, error: InterlockError) -> None:
