@@ -23,6 +23,7 @@ with needs("langchain"):
 
     from interlock.adapters.langchain_guard import GraphStopped, Guard, changed, through
     from interlock.adapters.langchain_models import counting, partial_of, recall, settle, words_of
+    from interlock.adapters.langchain_values import corrected
 
 from interlock.adapters.agents import Turn
 from interlock.config.gate import Interlock
@@ -103,6 +104,14 @@ class _GuardedModel(BaseChatModel):
         return self.bind(**bound.kwargs)
 
     # -- whole replies
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002 - the framework's word
+        """Ask; malformed calls are calls that the funnel refuses, also where LangChain asked for a reply in pieces."""
+        return corrected(super().invoke(input, config, **kwargs))
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002 - the same
+        """See `invoke`."""
+        return corrected(await super().ainvoke(input, config, **kwargs))
 
     def _generate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
