@@ -45,6 +45,7 @@ class Client:
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         usage: dict[str, Any] = {}
         async with self._http.stream("POST", "/chat/completions", json=body) as reply:
+            reply.raise_for_status()
             async for line in reply.aiter_lines():
                 if not line.startswith("data: ") or line == "data: [DONE]":
                     continue
