@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +31,10 @@ class Bridge:
             return asyncio.get_running_loop() is self.loop
         except RuntimeError:
             return False
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` on the run's loop after some seconds; return what calls that off."""
+        return self.loop.call_later(delay_s, callback).cancel
 
     def cross(self, work: Coroutine[Any, Any, T]) -> Any:
         """Return `work` itself on the run's loop; from another thread, do it there and return its value.

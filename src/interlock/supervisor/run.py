@@ -23,6 +23,7 @@ from interlock.journal.ownership import Lease, hold_on
 from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge
 from interlock.supervisor.child import Child
+from interlock.supervisor.deadline import Deadline
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.memories import RunArtifacts, RunMemory
 from interlock.supervisor.observation import Observation, as_text
@@ -78,6 +79,7 @@ class Run:
         self._child_names: dict[str, int] = {}
         self._refusals = Refusals(machinery.stopping.max_refusals)
         self._straggler: Straggler | None = None
+        self.deadline: Deadline | None = None
         self._wrapped_up = self.returning = False
 
     # -- calls
@@ -194,10 +196,7 @@ class Run:
 
     def watch(self, cancel: Callable[[], None]) -> None:
         """Let `cancel` be called when the agent goes on after a stop."""
-        self._straggler = Straggler(self._later, cancel)
-
-    def _later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
-        return self.bridge.loop.call_later(delay_s, callback).cancel
+        self._straggler = Straggler(self.bridge.later, cancel)
 
     def over(self, result: RunResult) -> None:
         """Take in that the run has ended."""

@@ -25,13 +25,13 @@ from interlock.journal.replay import History, ReplayStore
 from interlock.journal.store import Begun, NewRun, RunRow, RunState, RunStore
 from interlock.supervisor.bridge import Bridge
 from interlock.supervisor.caretaker import Caretaker
+from interlock.supervisor.deadline import Deadline
 from interlock.supervisor.machinery import Machinery
 from interlock.supervisor.outcome import failed, judge, refused, stored_result
 from interlock.supervisor.requests import RunRequest
 from interlock.supervisor.run import Run
 from interlock.supervisor.scopes import ScopeMaker
 from interlock.supervisor.secretary import Secretary
-from interlock.supervisor.stopping import TIME_IS_UP
 
 __all__ = ["Supervisor"]
 
@@ -185,7 +185,8 @@ class Supervisor:
         left_s = run.scope.deadline_s - run.scope.clock.monotonic()
         if left_s == float("inf"):
             return lambda: None
-        return run.bridge.loop.call_later(max(0.0, left_s), run.stop, TIME_IS_UP).cancel
+        run.deadline = Deadline(run.bridge.loop, left_s, run.stop)
+        return run.deadline.cancel
 
     # -- opening
 

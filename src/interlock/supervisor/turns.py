@@ -16,6 +16,7 @@ from interlock.gateway.scope import RunScope
 from interlock.journal.replay import TurnRecord
 from interlock.supervisor import replies
 from interlock.supervisor.bridge import Bridge, Opened
+from interlock.supervisor.deadline import Cut, Deadline
 from interlock.supervisor.machinery import Machinery
 
 __all__ = ["ModelTurn", "Turning"]
@@ -28,6 +29,7 @@ class Turning(Protocol):
     """A run, as far as its turns need it."""
 
     scope: RunScope
+    deadline: Deadline | None
 
     async def begin_turn(self) -> bool:
         """See `Run.begin_turn`."""
@@ -94,7 +96,7 @@ class ModelTurn(Opened["ModelTurn"]):
         self._held: Reservation | None = None
         self._held_of_tenant: Held | None = None
         self._charged: list[tuple[float, int]] = []
-        self._cut: asyncio.Timeout | None = None
+        self._cut: Cut | None = None
         self._cuts = True
         self._record = record
         self.reply: Any = _UNSAID
@@ -136,11 +138,18 @@ class ModelTurn(Opened["ModelTurn"]):
         scope.turn += 1
         self.number = scope.turn
         if self._cuts:
-            left_s = self._machinery.wrap_up_s if self.wrap_up else scope.deadline_s - scope.clock.monotonic()
-            if left_s < float("inf"):
-                self._cut = asyncio.timeout(left_s)
-                await self._cut.__aenter__()
+            self._cut = self._limit()
         return self
+
+    def _limit(self) -> Cut | None:
+        """Return what cuts this turn when its time is up."""
+        if self.wrap_up:
+            return Cut(self._machinery.wrap_up_s)
+        run = self._run
+        if run.deadline is not None:
+            return run.deadline.cut()
+        left_s = run.scope.deadline_s - run.scope.clock.monotonic()  # of a child, which may have less than its root
+        return None if left_s == float("inf") else Cut(left_s)
 
     def _recorded(self) -> TurnRecord | None:
         """Return what an earlier attempt recorded of this turn, if it can be answered from it."""
@@ -250,12 +259,10 @@ class ModelTurn(Opened["ModelTurn"]):
             if self._held_of_tenant is not None:
                 self._machinery.tenants.settle(self._held_of_tenant, usd)
         try:
-            if self._cut is not None:
-                await self._cut.__aexit__(type(error) if error else None, error, None)
-        except TimeoutError as cut:
-            stop = Stop(StopReason.TIME_BUDGET, "the deadline cut a model turn (agent.budgets.max_seconds)")
-            run.stop(stop)
-            raise RunStopped(stop.reason, stop.message) from cut
+            if self._cut is not None and self._cut.lift(error):
+                stop = Stop(StopReason.TIME_BUDGET, "the deadline cut a model turn (agent.budgets.max_seconds)")
+                run.stop(stop)
+                raise RunStopped(stop.reason, stop.message) from error
         finally:
             run.end_turn()
         return False
