@@ -24,6 +24,7 @@ if str(ROOT) not in sys.path:
 from conformance.column import Job, Tool  # noqa: E402 - beside `tests`, not in the product
 from conformance.conversation import Turn, Use  # noqa: E402
 from conformance.model import ModelServer  # noqa: E402
+from framework_models import try_all  # noqa: E402 - needs the same path
 
 MODEL = "gpt-4o"
 ANTHROPIC = "claude-sonnet-5-5"
@@ -126,15 +127,20 @@ CONFIG = {
 }  # fmt: skip
 
 
-def main(name):
-    """Try the six golden tasks on a framework's agent: a line of JSON each."""
+def main(name, *plan):
+    """Try the six golden tasks on a framework's agent, and faults of the model (`KIND:whole`): a line of JSON each."""
     suite = replace(load_suite(GOLDEN), profile=None, config=CONFIG, clock="real", seed=1)
     agent = entrance(name)
     for task in suite.tasks:
         TOLD.clear()
         tried = try_once(agent, gate, suite, task, seed=suite.seed)
         print(json.dumps({**asdict(tried), "name": task.name, "told": TOLD}), flush=True)
+    column = importlib.import_module(f"conformance.columns.{name}").COLUMN
+    model = ANTHROPIC if column.wire == "anthropic" else MODEL
+    words = [(kind, how == "streamed") for kind, _, how in (word.partition(":") for word in plan)]
+    for tried in try_all(column, gate, CONFIG, model, words):
+        print(json.dumps(tried), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -16,8 +16,9 @@ from typing import Any
 
 from interlock.chaos.faults import REQUEST_KINDS, Fault
 from interlock.chaos.scene import Injection, Scene, TrialClock
-from interlock.chaos.suite import Suite, Task, faults_of, load_suite
+from interlock.chaos.suite import Suite, Task, at_its_model, faults_of, load_suite
 from interlock.chaos.trying import Agent, Outcome, settings_of, try_once
+from interlock.chaos.wires import on_the_wire, wired
 from interlock.config.gate import Interlock
 from interlock.config.trial import standing_in
 from interlock.core.errors import ConfigError
@@ -100,8 +101,10 @@ class Chaos:
         suite, probe = self._suite()
         given = replace(suite.tasks[0], input=task)
         number = 1 if self._seed is not None else given.repetitions or suite.repetitions
-        done = tuple(try_once(agent, gate, suite, given, seed=suite.seed + i, probe=probe) for i in range(number))
-        outcome = Outcome(given.name, given.expected.verdict, done, faults=tuple(f.label for f in given.faults))
+        with wired(suite):
+            done = tuple(try_once(agent, gate, suite, given, seed=suite.seed + i, probe=probe) for i in range(number))
+        labels = (*(fault.label for fault in given.faults), *(fault.label for fault in given.wire))
+        outcome = Outcome(given.name, given.expected.verdict, done, faults=labels)
         if outcome.verdict != "passed":
             failed = next((each for each in done if each.failures), done[0])
             raise ChaosFailed(f"{outcome.verdict}: {outcome.why} (seed {failed.seed}){self._repeat(failed.seed)}")
@@ -130,7 +133,7 @@ class Chaos:
         tried = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
         found = Tried()
         try:
-            with standing_in(gate, tried):
+            with wired(suite), on_the_wire(task, suite.seed, scene.note_wire_fault), standing_in(gate, tried):
                 yield found
             store = tried.house().store
             await store.flush()
@@ -139,7 +142,7 @@ class Chaos:
         finally:
             await tried.aclose()
         _count(found, scene)
-        if faults_of(task) and not scene.injections:
+        if (faults_of(task) or task.wire) and not scene.injections:
             raise ChaosFailed(f"not exercised: no fault was injected{self._repeat(suite.seed)}")
 
     def _suite(self) -> tuple[Suite, Callable[[], Any] | None]:
@@ -156,8 +159,9 @@ class Chaos:
             words["seed"] = self._seed
         task = {"name": "test", "expect": "any", **{name: words.pop(name) for name in _OF_TASK & words.keys()}}
         written = [fault for fault in self._faults if isinstance(fault, Mapping)]
-        suite = load_suite({**words, "tasks": [{**task, "faults": written}]})
-        parsed = iter(suite.tasks[0].faults)
+        suite = load_suite({**words, "tasks": [task]})
+        alone = load_suite({"tasks": [{"name": "test", "expect": "any", "faults": written}]})
+        parsed = iter(alone.tasks[0].faults)
         faults: list[Fault] = []
         for fault in self._faults:
             if isinstance(fault, Fault):
@@ -166,7 +170,10 @@ class Chaos:
                 faults.append(next(parsed))
             else:
                 faults += faults_of(Task("test", "any", inject=str(fault)))
-        return replace(suite, tasks=(replace(suite.tasks[0], faults=tuple(faults)),)), probe
+        placed = at_its_model(suite, replace(suite.tasks[0], faults=tuple(faults)))
+        if placed.wire and suite.clock != "real":
+            raise ConfigError("what passes on a wire takes its time: say clock='real'")
+        return replace(suite, tasks=(placed,)), probe
 
     def _repeat(self, seed: int) -> str:
         return f"\nagain: pytest '{self._again}' --interlock-chaos-seed {seed}" if self._again else ""

@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from interlock.chaos.faults import WORKER_KINDS, Fault, Kind
-from interlock.chaos.wire import PlacedFault, Server, unfit
+from interlock.chaos.faults import MODEL_KINDS, WORKER_KINDS, Fault, Kind
+from interlock.chaos.wire import PlacedFault, Server, WireKind, unfit
 from interlock.config.complaints import explain
 from interlock.config.quantities import CountOrZero, Globs, Name, Seconds, Usd, Word
 from interlock.config.yaml_lines import Document, parse_yaml
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import BUDGET_REASONS, StopReason
 
-__all__ = ["EVERYTHING", "GOLDEN", "Expected", "Suite", "Task", "faults_of", "load_suite", "shipped"]
+__all__ = ["EVERYTHING", "GOLDEN", "Expected", "Suite", "Task", "at_its_model", "faults_of", "load_suite", "shipped"]
 
 GOLDEN = Path(__file__).with_name("golden_tasks.yaml")
 """The article's six tasks."""
@@ -176,6 +176,37 @@ def faults_of(task: Task) -> tuple[Fault, ...]:
     return (_of_word(task.inject), *task.faults)
 
 
+def at_its_model(suite: Suite, task: Task) -> Task:
+    """Return the task with its faults of the model before the suite's server that speaks `model`, if it has one.
+
+    So they meet whoever asks that model, a framework's own client too; else they act in `run.model`.
+
+    Raises:
+        ConfigError: There are several such servers, or a key means nothing on a wire.
+    """
+    models = [name for name, server in suite.servers.items() if server.speaks == "model"]
+    mine = [fault for fault in faults_of(task) if fault.kind in MODEL_KINDS]
+    if not models or not mine:
+        return task
+    if len(models) > 1:
+        raise ConfigError(f"{mine[0].kind}: say under wire before which server: {', '.join(models)}")
+    placed = (
+        PlacedFault(
+            WireKind(fault.kind.value),
+            calls=fault.calls,
+            probability=fault.probability,
+            from_s=fault.from_s,
+            until_s=fault.until_s,
+            delay_s=fault.delay_s,
+            retry_after_s=fault.retry_after_s,
+            server=models[0],
+        )
+        for fault in mine
+    )
+    others = tuple(fault for fault in faults_of(task) if fault.kind not in MODEL_KINDS)
+    return replace(task, inject=None, faults=others, wire=(*task.wire, *placed))
+
+
 def shipped(name: str | Path) -> Path:
     """Return the file of a suite: one that ships with the product, by its name (`golden`, `everything`), or a path."""
     return {"golden": GOLDEN, "everything": EVERYTHING}.get(str(name), Path(name))
@@ -202,7 +233,7 @@ def load_suite(source: str | Path | Mapping[str, Any]) -> Suite:
     except ConfigError as error:  # of one fault of the wire
         raise ConfigError(f"{where}: wire: {error}") from None
     _check(suite, document, where, root)
-    return suite
+    return replace(suite, tasks=tuple(at_its_model(suite, task) for task in suite.tasks))
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Document, str]:
@@ -230,9 +261,10 @@ def _check(suite: Suite, document: Document, where: str, root: str) -> None:
             faults_of(task)
         except ConfigError as error:
             raise ConfigError(_at(where, document.line_of((*place, "inject")), str(error))) from None
+        key = "wire" if task.wire else "faults" if task.inject is None else "inject"
         misplaced = _misplaced(suite, task)
         if misplaced is not None:
-            raise ConfigError(_at(where, document.line_of((*place, "wire")), f"task {task.name}: wire: {misplaced}"))
+            raise ConfigError(_at(where, document.line_of((*place, key)), f"task {task.name}: {key}: {misplaced}"))
         contradiction = task.expected.contradiction()
         if contradiction is not None:
             line = document.line_of((*place, "expect"))
@@ -242,6 +274,10 @@ def _check(suite: Suite, document: Document, where: str, root: str) -> None:
 def _misplaced(suite: Suite, task: Task) -> str | None:
     """Return why a fault of the wire cannot stand where it is said to stand, or None."""
     names = list(suite.servers)
+    try:
+        task = at_its_model(suite, task)
+    except ConfigError as error:
+        return str(error)
     for fault in task.wire:
         if not names:
             return "this suite names no servers"
