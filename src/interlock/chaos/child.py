@@ -84,7 +84,7 @@ def main() -> None:
     try:
         with wired(suite):
             subject = find_subject(job["agent"], job["gate"], suite)
-            outcome = try_task(subject.agent, subject.gate, suite, task, subject.probe)
+            outcome = try_task(subject.agent, subject.gate, suite, task, subject.probe, told=job["told"])
     except InterlockError as error:
         outcome = Outcome(task.name, task.expected.verdict, error=str(error))
     except BaseException as error:

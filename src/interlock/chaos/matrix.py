@@ -30,7 +30,7 @@ class SuiteRun:
         source: Path of the suite's file. suite: what it says.
         agent, gate: `module:name`, before what the suite says; without any, the golden tasks' own agent, and the
             only gate of the agent's module.
-        only: Names of tasks; empty is all. at_once: processes side by side.
+        only: Names of tasks; empty is all. at_once: processes side by side. told: every trial gives an account.
     """
 
     source: Path
@@ -39,6 +39,7 @@ class SuiteRun:
     gate: str | None = None
     only: tuple[str, ...] = ()
     at_once: int = 2
+    told: bool = False
 
 
 async def run_suite(run: SuiteRun, done: Callable[[Outcome], None]) -> list[Outcome]:
@@ -65,6 +66,7 @@ async def _in_child(run: SuiteRun, task: Task) -> Outcome:
             "gate": run.gate or run.suite.gate,
             "path": [str(Path.cwd()), ""],
             "answer": str(answer),
+            "told": run.told,
         }
         with (Path(place) / "stderr").open("w+b") as errors:
             child = await asyncio.create_subprocess_exec(
@@ -111,5 +113,9 @@ async def _until_done(child: asyncio.subprocess.Process, job: bytes, limit_s: fl
 
 def _outcome(data: dict[str, Any]) -> Outcome:
     data.pop("verdict")
-    repetitions = tuple(Repetition(**{**each, "failures": tuple(each["failures"])}) for each in data.pop("repetitions"))
-    return Outcome(**{**data, "faults": tuple(data["faults"]), "repetitions": repetitions})
+    repetitions = tuple(
+        Repetition(**{**each, "failures": tuple(each["failures"]), "account": tuple(each["account"])})
+        for each in data.pop("repetitions")
+    )
+    lists = {"faults": tuple(data["faults"]), "rules": tuple(data["rules"])}
+    return Outcome(**{**data, **lists, "repetitions": repetitions})

@@ -26,8 +26,10 @@ from interlock.chaos.faults import (
     HttpFault,
     Kind,
 )
+from interlock.chaos.hearing import Hearing, overheard
 from interlock.chaos.proxy import Injected
 from interlock.chaos.replies import falsified
+from interlock.chaos.trial_clock import RealTrialClock, TrialClock
 from interlock.chaos.trial_memory import TrialMemory
 from interlock.chaos.trial_store import TrialStore
 from interlock.chaos.witness import watched
@@ -35,7 +37,6 @@ from interlock.config.opening import Store
 from interlock.config.trial import Trial
 from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
 from interlock.core.canonical import NotCanonical, canonical_json
-from interlock.core.clock import SYSTEM, LoopClock
 from interlock.gateway.pipeline import Funnel
 from interlock.policy.switches import SwitchKind, SwitchScope
 
@@ -59,46 +60,6 @@ GUARDS = (
     "outputs",
 )
 """The guards of the funnel, outermost first; each can be switched off for a trial."""
-
-
-class TrialClock(LoopClock):
-    """The loop's time, and what chance was drawn when: (time, value)."""
-
-    def __init__(self, *, seed: int) -> None:
-        super().__init__(seed=seed)
-        self.draws: list[tuple[float, float]] = []
-
-    def uniform(self, low: float, high: float) -> float:
-        """See `Clock.uniform`."""
-        value = super().uniform(low, high)
-        self.draws.append((self.monotonic(), value))
-        return value
-
-
-class RealTrialClock(TrialClock):
-    """The machine's time, in every thread and process alike; chance is the seed's, identifiers are nobody else's."""
-
-    _jumped_s = 0.0
-
-    def monotonic(self) -> float:
-        """See `Clock.monotonic`."""
-        return SYSTEM.monotonic()
-
-    def boot(self) -> float:
-        """See `Clock.boot`."""
-        return SYSTEM.boot()
-
-    def wall(self) -> float:
-        """See `Clock.wall`."""
-        return SYSTEM.wall() + self._jumped_s
-
-    def jump_wall(self, delta_s: float) -> None:
-        """See `ManualClock.jump_wall`."""
-        self._jumped_s += delta_s
-
-    def token(self, n_bytes: int) -> str:
-        """See `Clock.token`."""
-        return SYSTEM.token(n_bytes)
 
 
 class Injection(NamedTuple):
@@ -147,6 +108,7 @@ class Scene:
         faults: To inject. seed: of chance. off: guards (see `GUARDS`) that are switched off.
         worker: Number, from 0, of the process that this scene is in, where a task has several; else None.
         tell: Told of everything that is counted, at once: the name of the list, and the item.
+        hearing: Takes in what an account of the trial needs besides; keys are then those of the seed alone.
 
     Attributes:
         injections: Faults so far. requests: attempts so far. proposed: tools of all proposed calls, in order.
@@ -164,11 +126,13 @@ class Scene:
         off: Sequence[str] = (),
         worker: int | None = None,
         tell: Callable[[str, Any], None] | None = None,
+        hearing: Hearing | None = None,
     ) -> None:
         self.clock = clock
         self.seed = seed
         self.off = tuple(off)
         self._tell = tell
+        self._hearing = hearing
         self.injections: list[Injection] = []
         self.requests: list[Request] = []
         self.proposed: list[str] = []
@@ -232,7 +196,9 @@ class Scene:
         async def seen(call: Call[Any]) -> Answer:
             self.note("proposed", tool.name)
             self.note("calls", (call.run.run_id, call.seq))
-            return await proceed(call)
+            if self._hearing is None:
+                return await proceed(call)
+            return await overheard(call, proceed, self._hearing, self._elapsed_s)
 
         return seen
 
@@ -315,8 +281,9 @@ class Scene:
         memory = TrialMemory(
             self.store.memory, self._before_recall, self.clock.token, lambda: self.note("acted", "state")
         )
+        secret = self.store.secret if self._hearing is None else self._hearing.secret(self.seed)
         # A store in every way, by delegation.
-        return cast("Store", TrialStore(self.store, self._before_change, self._marked, memory))
+        return cast("Store", TrialStore(self.store, self._before_change, self._marked, memory, secret))
 
     async def _before_recall(self, verb: str) -> list[Fault]:
         elapsed_s = self._elapsed_s()

@@ -32,6 +32,7 @@ class SuiteReport:
     Attributes:
         source: The suite, as named on the command line. options: further words of that command.
         lacks: What production has and the suite lacks, in sentences; None where that was not asked.
+        changes: What is not as it was accepted, in lines; None where that was not asked.
     """
 
     source: str
@@ -39,11 +40,12 @@ class SuiteReport:
     outcomes: Sequence[Outcome]
     warnings: Sequence[str] = ()
     lacks: Sequence[str] | None = None
+    changes: Sequence[str] | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 if every task passed, else 1."""
-        return 0 if all(outcome.verdict == "passed" for outcome in self.outcomes) else 1
+        """0 if every task passed and all is as it was accepted, else 1."""
+        return 0 if not self.changes and all(outcome.verdict == "passed" for outcome in self.outcomes) else 1
 
     def replay(self, outcome: Outcome) -> str:
         """Return the one command that tries this task again, with the same seeds."""
@@ -83,6 +85,7 @@ class SuiteReport:
             "measures": self.measures(),
             "coverage": self.coverage.as_json(GUARDS),
             "lacking": None if self.lacks is None else list(self.lacks),
+            "changes": None if self.changes is None else list(self.changes),
             "tasks": [
                 {**outcome.as_json(), "why": outcome.why, "replay": self.replay(outcome)} for outcome in self.outcomes
             ],

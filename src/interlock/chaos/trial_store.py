@@ -22,13 +22,16 @@ class TrialStore:
         store: The store itself.
         before: Asked before each change by its name; raises, or returns whether the answer is lost.
         marked: Returns a run's record with what was injected into the run.
-        memory: In place of the store's.
+        memory, secret: In place of the store's.
     """
 
     away = StoreUnavailable
 
-    def __init__(self, store: Any, before: Before, marked: Marked, memory: Any = None) -> None:
+    def __init__(
+        self, store: Any, before: Before, marked: Marked, memory: Any = None, secret: bytes | None = None
+    ) -> None:
         self._store = store
+        self.secret = store.secret if secret is None else secret
         self.memory = store.memory if memory is None else memory
         self._before = before
         self._marked = marked

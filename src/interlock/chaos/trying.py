@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from interlock.chaos.account import account_of, rules_of
 from interlock.chaos.delivery import Agent, deliver
 from interlock.chaos.faults import WORKER_KINDS, Kind
+from interlock.chaos.hearing import Hearing
 from interlock.chaos.judging import Facts, duplicates_of, effects_of, exercised, judge, recovery_s
 from interlock.chaos.scene import GUARDS, RealTrialClock, Scene, TrialClock
 from interlock.chaos.suite import Suite, Task, faults_of
@@ -53,6 +55,7 @@ class Repetition:
         failures: Why it failed. not_exercised: why it proves nothing, or "".
         injected: Fault to how often. requests: tool to attempts that reached it. effects: tool to effects.
         duplicates: Effects that happened again. guards: guard to how often it made a difference to a call.
+        account: What can be seen of it, in lines (see `account.py`), where that was asked for.
     """
 
     seed: int
@@ -68,6 +71,7 @@ class Repetition:
     recovery_s: float | None
     duplicates: int = 0
     guards: Mapping[str, int] = field(default_factory=dict)
+    account: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Outcome:
         baseline: Stop reason of the same task without faults; "" where it has none. baseline_usd: its dollars.
         false_stops: Runs that met no fault, and that a guard ended although the task does not expect it.
         error: Why the task could not be tried (an agent that hangs, a probe that fails), or "".
+        rules: Configuration and tools in force, in lines, where accounts were asked for.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Outcome:
     faults: tuple[str, ...] = field(default=())
     baseline_usd: float = 0.0
     false_stops: int = 0
+    rules: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -124,8 +130,10 @@ def settings_of(suite: Suite, gate: Interlock, task: Task | None = None) -> Sett
     return replace(settings, logging=quiet, record=replace(settings.record, path=None), shutdown_grace_s=0.0)
 
 
-def try_task(agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Probe | None = None) -> Outcome:
-    """Try a task: without faults first, then every repetition, each with a seed of its own."""
+def try_task(
+    agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Probe | None = None, *, told: bool = False
+) -> Outcome:
+    """Try a task: without faults first, then every repetition, each with a seed of its own; `told`: see `try_once`."""
     faults = faults_of(task)
     labels = (*(fault.label for fault in faults), *(fault.label for fault in task.wire))
     expect = task.expected.verdict if task.expected.verdict != "any" else "as stated"
@@ -134,10 +142,11 @@ def try_task(agent: Agent, gate: Interlock, suite: Suite, task: Task, probe: Pro
         without = replace(task, name=f"{task.name}/baseline", inject=None, faults=(), wire=(), expect="any")
         calm = try_once(agent, gate, suite, without, seed=suite.seed, probe=probe)
     number = task.repetitions or suite.repetitions
-    done = tuple(try_once(agent, gate, suite, task, seed=suite.seed + i, probe=probe) for i in range(number))
+    done = tuple(try_once(agent, gate, suite, task, seed=suite.seed + i, probe=probe, told=told) for i in range(number))
     baseline, usd = ("", 0.0) if calm is None else (calm.reason, calm.cost_usd)
     stopped = [each for each in (*done, calm) if each is not None and _stopped_falsely(each, task)]
-    return Outcome(task.name, expect, done, baseline, "", labels, usd, len(stopped))
+    rules = rules_of(settings_of(suite, gate, task), gate.tools) if told else ()
+    return Outcome(task.name, expect, done, baseline, "", labels, usd, len(stopped), rules)
 
 
 def try_once(
@@ -149,18 +158,21 @@ def try_once(
     seed: int,
     off: Sequence[str] = (),
     probe: Probe | None = None,
+    told: bool = False,
 ) -> Repetition:
     """Try a task once; not inside a running event loop.
 
     Args:
         off: Guards that are switched off, to see what then goes wrong.
+        told: Give an account of it; not on real time, nor of worker processes, where no two are equal.
 
     Raises:
         ConfigError: The probe fails, a guard is not known, or worker processes cannot have this agent.
     """
     if any(fault.kind in WORKER_KINDS for fault in faults_of(task)):
         return _once_in_processes(agent, gate, suite, task, seed, tuple(off), probe)
-    main = _once(agent, gate, suite, task, seed, tuple(off), probe)
+    hearing = Hearing() if told and suite.clock == "virtual" else None
+    main = _once(agent, gate, suite, task, seed, tuple(off), probe, hearing)
     if suite.clock == "real":
         return asyncio.run(main)
     threads = not inspect.iscoroutinefunction(agent) or any(not tool.is_async for tool in gate.tools)
@@ -173,11 +185,18 @@ def _stopped_falsely(tried: Repetition, task: Task) -> bool:
 
 
 async def _once(
-    agent: Agent, gate: Interlock, suite: Suite, task: Task, seed: int, off: Sequence[str], probe: Probe | None
+    agent: Agent,
+    gate: Interlock,
+    suite: Suite,
+    task: Task,
+    seed: int,
+    off: Sequence[str],
+    probe: Probe | None,
+    hearing: Hearing | None,
 ) -> Repetition:
     clock = RealTrialClock(seed=seed) if suite.clock == "real" else TrialClock(seed=seed)
     settings = _without(settings_of(suite, gate, task), off)
-    scene = Scene(faults_of(task), seed=seed, clock=clock, off=off)
+    scene = Scene(faults_of(task), seed=seed, clock=clock, off=off, hearing=hearing)
     tried = gate.on_trial(scene.trial(), settings=settings, store="sqlite:///:memory:", clock=clock)
     tools = frozenset(tool.name for tool in tried.tools)
     before = await _probed(probe)
@@ -195,13 +214,15 @@ async def _once(
         row = await store.run(result.run_id)
         record = {} if row is None or row.record is None else row.record
         after = await _probed(probe)
+        gates = [tried] if second is None else [tried, second]
+        account = () if hearing is None else await account_of(scene, hearing, store, gates, [result])
     finally:
         await tried.aclose()
         if second is not None:
             await second.aclose()
     effects = _since(before, after) if probe else effects_of(scene.requests)
     facts = Facts(task, result, record, scene, settings, tools, effects, suite.clock == "virtual")
-    return _repetition(facts, seed, elapsed_s)
+    return replace(_repetition(facts, seed, elapsed_s), account=account)
 
 
 def _once_in_processes(

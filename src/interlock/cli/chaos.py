@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from interlock.chaos.accepted import RULES, changes, read_accepted, sections_of, text_of
 from interlock.chaos.coverage import Production, coverage_of, lacking, production
 from interlock.chaos.matrix import SuiteRun, run_suite
 from interlock.chaos.scene import GUARDS
@@ -27,6 +28,8 @@ from interlock.core.errors import ConfigError
 __all__ = ["app", "verbs"]
 
 _LOOKS = {"passed": "green", "failed": "red", "error": "red", "not exercised": "yellow"}
+
+_DIFF = {"-": "red", "+": "green"}
 
 
 class _Suites(TyperGroup):
@@ -71,6 +74,12 @@ def run(
         list[Path] | None,
         typer.Option(metavar="PATH", help="Recorded runs: say what they show and the suite lacks; repeat."),
     ] = None,
+    accept: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what every trial looked like, if all passed.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Say what is not as it was accepted; exit 1 if anything is.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try every task: once without faults, then as often as it says. Exit 1 unless every one passed."""
@@ -85,19 +94,19 @@ def run(
     for place in cover_production or ():
         if not place.exists():
             raise ConfigError(f"--cover-production: {place}: there is no such file")
-    job = SuiteRun(source, loaded, agent, gate, tuple(task or ()), parallel)
-    total = len(task or loaded.tasks)
-    count = 0
-
-    def told(outcome: Outcome) -> None:
-        nonlocal count
-        count += 1
-        note(f"[{count}/{total}] {outcome.name}: {outcome.verdict}")
-
-    outcomes = asyncio.run(run_suite(job, told))
+    if accept is not None and (against is not None or task):
+        raise ConfigError("--accept writes the record of the whole suite: leave out --against and --task")
+    accepted = None if against is None else read_accepted(against)
+    job = SuiteRun(source, loaded, agent, gate, tuple(task or ()), parallel, told=bool(accept or against))
+    outcomes = _tried(job)
     options = [word for name, value in (("--agent", agent), ("--gate", gate)) if value for word in (name, value)]
     lacks = None if not cover_production else lacking(_recorded(cover_production), coverage_of(outcomes))
-    report = SuiteReport(str(suite or source), tuple(options), outcomes, warnings, lacks)
+    changed = None if accepted is None else _changed(accepted, outcomes, task or [])
+    report = SuiteReport(str(suite or source), tuple(options), outcomes, warnings, lacks, changed)
+    if accept is not None and report.exit_code == 0:
+        _write(accept, lambda: text_of(sections_of(outcomes)))
+    elif accept is not None:
+        note(f"{accept}: not written: a task has not passed")
     _write(junit, report.as_junit)
     _write(html, report.as_html)
     if as_json:
@@ -105,6 +114,25 @@ def run(
     else:
         _print(report)
     raise typer.Exit(report.exit_code)
+
+
+def _tried(job: SuiteRun) -> list[Outcome]:
+    total = len(job.only or job.suite.tasks)
+    count = 0
+
+    def told(outcome: Outcome) -> None:
+        nonlocal count
+        count += 1
+        note(f"[{count}/{total}] {outcome.name}: {outcome.verdict}")
+
+    return asyncio.run(run_suite(job, told))
+
+
+def _changed(accepted: dict[str, tuple[str, ...]], outcomes: list[Outcome], only: list[str]) -> list[str]:
+    if not only:
+        return changes(accepted, sections_of(outcomes))
+    found = sections_of(outcomes, accepted.get(RULES, ()))
+    return changes({name: accepted[name] for name in only if name in accepted}, {name: found[name] for name in only})
 
 
 def _recorded(paths: list[Path]) -> Production:
@@ -142,6 +170,10 @@ def _print(report: SuiteReport) -> None:
             print_text((f"\n{outcome.name}: ", "bold"), outcome.why)
             print_text("  again: ", (report.replay(outcome), "cyan"))
     _print_measures(report)
+    for line in report.changes or ():
+        print_text((line, "bold" if not line.startswith(" ") else _DIFF.get(line.strip()[:1], "")))
+    if report.changes is not None and not report.changes:
+        print_text("all is as it was accepted")
     sys.stdout.flush()
 
 
