@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import wired_agents
 
+from interlock.chaos.faults import Fault, Kind
+from interlock.chaos.in_tests import Chaos, ChaosFailed
 from interlock.chaos.process import BackendProcess
-from interlock.chaos.suite import load_suite
+from interlock.chaos.suite import faults_of, load_suite
 from interlock.core.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -82,6 +87,7 @@ def test_a_server_that_is_away_is_an_error(tmp_path):
     assert outcomes[0]["error"] == "servers.tickets: --to 127.0.0.1:1: cannot be reached: connection refused"
 
 
+MODEL = "servers:\n  m: {to: '127.0.0.1:1', speaks: model, env: M}\n"
 SERVERS = "servers:\n  tickets: {to: '127.0.0.1:1', speaks: http, env: URL}\n"
 
 
@@ -128,6 +134,23 @@ SERVERS = "servers:\n  tickets: {to: '127.0.0.1:1', speaks: http, env: URL}\n"
             "reset: say server: one of tickets, other",
         ),
         (
+            SERVERS + "clock: real\ntasks:\n  - {name: a, expect: any, wire: [{kind: model_empty}]}\n",
+            ":5: task a: wire: model_empty: only a model says such things: say that the server speaks model",
+        ),
+        (
+            MODEL + "tasks:\n  - {name: a, expect: any, inject: model_slow_50%}\n",
+            ":4: task a: inject: what passes on a",
+        ),
+        (
+            MODEL + "  b: {to: 'b:1', speaks: model, env: B}\nclock: real\ntasks:\n"
+            "  - name: a\n    expect: any\n    faults: [{kind: model_empty}]\n",
+            ":8: task a: faults: model_empty: say under wire before which server: m, b",
+        ),
+        (
+            MODEL + "clock: real\ntasks:\n  - {name: a, expect: any, faults: [{kind: model_empty, delay_s: 1}]}\n",
+            "model_empty: delay_s means nothing here: it belongs to",
+        ),
+        (
             SERVERS
             + "clock: real\ntasks:\n  - {name: a, expect: any, wire: [{kind: reset}], faults: [{kind: worker_killed}]}\n",
             "worker processes connect by themselves",
@@ -147,3 +170,87 @@ def test_a_suite_of_the_wire_injects_something():
     wired = load_suite({**suite, "tasks": [{"name": "a", "expect": "any", "wire": [{"kind": "reset"}]}]})
     assert wired.warnings() == []
     assert wired.servers["s"].value("127.0.0.1:5") == "127.0.0.1:5"
+
+
+def test_faults_of_the_model_stand_before_the_server_that_speaks_model():
+    faults = [{"kind": "reset"}, {"kind": "model_rate_limited", "calls": [2], "retry_after_s": 3}]
+    task = {
+        "name": "a",
+        "expect": "any",
+        "inject": "model_slow_50%",
+        "faults": faults,
+        "wire": [{"kind": "drip", "server": "t"}],
+    }
+    suite = {"clock": "real", "tasks": [task], "servers": {"t": {"to": "a:1", "env": "T"}}}
+    (apart,) = load_suite(suite).tasks
+    assert [fault.label for fault in faults_of(apart)] == ["model_slow", "reset", "model_rate_limited"]
+    suite["servers"]["m"] = {"to": "b:1", "speaks": "model", "env": "M", "url": "http://{address}/v1"}
+    loaded = load_suite(suite)
+    (task,) = loaded.tasks
+    assert [fault.label for fault in faults_of(task)] == ["reset"]
+    assert [fault.as_json() for fault in task.wire] == [
+        {"kind": "drip", "server": "t"},
+        {"kind": "model_slow", "probability": 0.5, "server": "m"},
+        {"kind": "model_rate_limited", "calls": (2,), "retry_after_s": 3.0, "server": "m"},
+    ]
+    assert loaded.warnings() == []
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """`HOST:PORT` of a model that says one thing, whoever asks."""
+    monkeypatch.syspath_prepend(str(HERE.parents[1]))
+    from conformance.conversation import Turn
+    from conformance.model import ModelServer
+
+    server = ModelServer(lambda _: lambda _: Turn(text="Restart it."), lambda _: False, lambda _: True)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
+    yield server.url.removeprefix("http://")
+    asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.mark.process
+def test_an_agent_whose_model_answers_over_http_meets_faults_of_the_model_once(tmp_path, model):
+    servers = {"model": {"to": model, "speaks": "model", "env": "MODEL_URL", "url": "http://{address}/s/1/v1"}}
+    tasks = [
+        {"name": "empty", "inject": "model_empty", "expect": {"reasons": ["success"], "no_secret": ["Restart"]}},
+        {"name": "away", "faults": [{"kind": "model_rate_limited", "calls": [1]}], "expect": {"reasons": ["tool_rate_limit"]}},
+        {"name": "no_tool", "inject": "model_unknown_tool", "expect": "success"},
+    ]  # fmt: skip
+    outcomes, done = tried(tmp_path, "", "asks", tasks, servers=servers, probe=None)
+    assert [each["verdict"] for each in outcomes] == ["passed", "passed", "not exercised"], done.stderr
+    assert [each["baseline"] for each in outcomes] == ["success"] * 3
+    assert [each["faults"] for each in outcomes] == [["model_empty"], ["model_rate_limited"], ["model_unknown_tool"]]
+    # Not in `run.model` as well.
+    assert [each["repetitions"][0]["injected"] for each in outcomes[:2]] == [
+        {"model_empty": 1},
+        {"model_rate_limited": 1},
+    ]
+
+
+def test_in_a_test_too(model):
+    words = {"clock": "real", "expect": "success"}
+    words["servers"] = {"model": {"to": model, "speaks": "model", "env": "MODEL_URL", "url": "http://{address}/s/1/v1"}}
+    chaos = Chaos([{"kind": "model_truncated"}], words, seed=1)
+    outcome = chaos(wired_agents.asks, "Log-in fails", gate=wired_agents.gate)
+    assert outcome.faults == ("model_truncated",)
+    assert outcome.repetitions[0].injected == {"model_truncated": 1}
+    with pytest.raises(ConfigError, match="say clock='real'"):
+        Chaos(["model_empty"], {**words, "clock": "virtual"}, seed=1)(wired_agents.asks, "x", gate=wired_agents.gate)
+    with pytest.raises(ChaosFailed, match="no fault was injected"):
+        Chaos(["model_unknown_tool"], words, seed=1)(wired_agents.asks, "x", gate=wired_agents.gate)
+
+
+async def test_around_a_block_of_a_test_too(model):
+    servers = {"model": {"to": model, "speaks": "model", "env": "MODEL_URL", "url": "http://{address}/s/1/v1"}}
+    chaos = Chaos([Fault(Kind.MODEL_EMPTY)], {"clock": "real", "servers": servers}, seed=1)
+    async with chaos.around(wired_agents.gate) as found:
+        result = await wired_agents.gate.run(wired_agents.asks, "Log-in fails")
+    assert (result.output, found.injected) == ("", {"model_empty": 1})
+    assert found.records[0]["injected"][0]["fault"] == "model_empty"
