@@ -127,7 +127,7 @@ async def test_what_the_page_shows_runs(command, server):
 
 
 def test_the_page_shows_something():
-    assert len(SHOWN) == 4
+    assert len(SHOWN) == 5
 
 
 @pytest.mark.parametrize(
