@@ -7,6 +7,7 @@
 #   make docs       writes the generated reference pages and runs the code of the documentation
 #   make figures    runs the drill with five seeds; writes the tables of README.md and docs/evidence.md
 #   make conformance  every agent framework, bare and under Interlock; writes the matrix of docs/conformance.md
+#   make accept     renews the accepted record of our own suites and schedules: look at what differs before you commit
 #   make mutation   puts small faults into a sample of the guards' lines: the share that the chaos suites notice
 #   make checklist  switches each guard and each setting off in a copy and requires that a named test fails
 
@@ -27,7 +28,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help venv drill test full proof lint format bench figures docs conformance checklist mutation coverage clean
+.PHONY: help venv drill test full proof lint format bench figures docs conformance checklist accept mutation coverage clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -92,8 +93,11 @@ docs: $(DEV)
 checklist: $(DEV)
 	@$(BIN)/python tools/checklist.py $(ARGS)
 
+accept: $(DEV)
+	@$(BIN)/python tests/proof/accepted_record.py --accept
+
 mutation: $(DEV)
-	@$(BIN)/python tools/mutation.py $(or $(ARGS),--sample 160 --schedules 100)
+	@$(BIN)/python tools/mutation.py $(or $(ARGS),--sample 160 --quick)
 
 coverage: $(DEV)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not full" --cov --cov-report=term $(ARGS)

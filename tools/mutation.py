@@ -1,11 +1,14 @@
 """Mutation testing of the guards by the chaos suites: which small faults of ours do users' own means find?
 
-A mutant is killed if a task of `everything` or of the golden tasks no longer passes, if one of the fault schedules of
-`tests/proof` breaks a promise, if it hangs, or if it cannot be imported. Nothing else counts: no unit test is run. Each
-mutant is tried in a forked process that imports Interlock with one module changed; one of a line that nothing reaches
-lives without a trial. All chance is seeded.
+A mutant is killed by a promise if a task of `everything` or of the golden tasks no longer passes, if a fault schedule
+or a story of `tests/proof` breaks what it promises, if it hangs, or if it cannot be imported; and by the accepted
+record, if all of that holds and something looks otherwise than in `tests/proof/accepted_record.txt`, which CI holds the
+code to. Nothing else counts: no unit test is run. Each mutant is tried in a forked process that imports Interlock with
+one module changed; one of a line that nothing reaches lives without a trial. All chance is seeded.
 
-    python tools/mutation.py [--sample N] [--seed N] [--jobs N] [--schedules N] [--only WORD] [--json FILE]
+    python tools/mutation.py [--sample N] [--seed N] [--jobs N] [--schedules N] [--only WORD] [--json FILE] [--quick]
+
+`--quick` ends a trial at the first difference, and does not ask whether a promise alone would have told.
 
 Without `--sample` every mutant is tried, which takes hours. Exit 1 if less than `--goal` percent are killed.
 Mutants that change nothing anybody could see are named, with the reason, in `tools/mutants_spared.txt`.
@@ -25,19 +28,22 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 # Imported before the forks, so that a mutant pays for Interlock alone.
+import aiohttp  # noqa: F401
 import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
 import genai_prices  # noqa: F401
-import hypothesis
+import httpx  # noqa: F401
+import hypothesis  # noqa: F401
 import orjson  # noqa: F401
 import pydantic.main  # noqa: F401
+import requests  # noqa: F401
 import typer  # noqa: F401
 import yaml  # noqa: F401
 from mutants import Mutant, mutants_of
@@ -47,7 +53,7 @@ SOURCE = ROOT / "src" / "interlock"
 PACKAGES = ("budget", "journal", "resilience", "policy")
 SPARED = Path(__file__).with_name("mutants_spared.txt")
 DEADLINE_S = 90.0
-ALIVE, KILLED = 0, 7
+ALIVE, KILLED, DIFFERS = 0, 7, 8
 
 
 class _Loader(SourceFileLoader):
@@ -80,60 +86,46 @@ def put_in(mutant: Mutant) -> None:
     sys.meta_path.insert(0, _Finder(name, SOURCE / mutant.path, code))
 
 
-def first_failure(schedules: int) -> str | None:
-    """Try the suites and the schedules, and return the first thing that is wrong."""
-    return _of_suites() or _of_schedules(schedules)
+def first_failure(schedules: int, *, quick: bool) -> tuple[str, str]:
+    """Return the first promise that is broken, and the first difference to the accepted record, or "".
+
+    Args:
+        quick: One of both is enough.
+    """
+    from accepted_record import FILE, again, parts, whole_rules  # noqa: PLC0415 - it imports what may be mutated
+
+    from interlock.chaos.accepted import read_accepted  # noqa: PLC0415
+
+    accepted = read_accepted(FILE)
+    differs = ""
+    for name, account, wrong in parts(schedules):
+        if name.startswith("story ") and (wrong or accepted.get(name) != account):
+            account, wrong = again(name)  # noqa: PLW2901 - a thread that was late proves nothing
+        if wrong:
+            return f"{name}: {wrong[0]}", differs
+        if not differs:
+            differs = _difference(name, account, accepted)
+        if differs and quick:
+            return "", differs
+    if not differs:
+        differs = next(filter(None, (_difference(*rules, accepted) for rules in whole_rules().items())), "")
+    return "", differs
 
 
-def _of_suites() -> str | None:
-    from interlock.chaos.child import find_subject  # noqa: PLC0415 - it may be mutated
-    from interlock.chaos.faults import WORKER_KINDS  # noqa: PLC0415
-    from interlock.chaos.suite import EVERYTHING, GOLDEN, faults_of, load_suite  # noqa: PLC0415
-    from interlock.chaos.trying import try_once  # noqa: PLC0415
+def _difference(name: str, account: Sequence[str], accepted: Mapping[str, Sequence[str]]) -> str:
+    from interlock.chaos.accepted import changes  # noqa: PLC0415
 
-    for source in (GOLDEN, EVERYTHING):
-        suite = load_suite(source)
-        for task in suite.tasks:
-            if any(fault.kind in WORKER_KINDS for fault in faults_of(task)):
-                continue  # real processes would import what is not mutated
-            subject = find_subject(task.agent or suite.agent, suite.gate, suite)
-            found = try_once(subject.agent, subject.gate, suite, task, seed=suite.seed)
-            if found.failures or found.not_exercised:
-                return f"task {task.name}: {(*found.failures, found.not_exercised)[0]}"
-    return None
+    if name not in accepted:
+        return ""  # a schedule beyond those that are held
+    lines = changes({name: accepted[name]}, {name: account}, longest=6)
+    return "\n".join(lines)
 
 
-def _of_schedules(number: int) -> str | None:
-    from schedule_life import live, wrong_with  # noqa: PLC0415
-    from schedule_plans import DIRECTED, plans  # noqa: PLC0415
+class Fate(NamedTuple):
+    """What became of a mutant: killed by a `promise`, by the `record`, or "" where it lives; and what told."""
 
-    for name, plan in DIRECTED.items():
-        for wrong in wrong_with(live(plan)):
-            return f"plan {name}: {wrong}"
-
-    class Wrong(Exception):
-        pass
-
-    @hypothesis.seed(1)
-    @hypothesis.settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(plans())
-    def schedules(plan: Any) -> None:
-        for wrong in wrong_with(live(plan)):
-            raise Wrong(wrong)
-
-    if not number:
-        return None
-    try:
-        schedules()
-    except Wrong as wrong:
-        return f"schedule: {wrong}"
-    return None
+    killed_by: str
+    said: str
 
 
 @dataclass
@@ -161,55 +153,66 @@ def trace_into(lines: set[tuple[str, int]]) -> None:
     sys.settrace(tracer)
 
 
-def start(mutant: Mutant | None, schedules: int, folder: Path) -> Trial:
-    """Fork, and try the mutant; or, without one, what nobody has changed, and which lines it reaches."""
+def start(mutant: Mutant | None, options: argparse.Namespace, folder: Path, *, traced: bool = False) -> Trial:
+    """Fork, and try the mutant; or, without one, what nobody has changed; `traced`: note which lines it reaches."""
     said = folder / f"{time.monotonic_ns()}.txt"
     pid = os.fork()
     if pid:
         return Trial(mutant, pid, said, time.monotonic() + DEADLINE_S)
     os.setsid()
+    wrong = differs = ""
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(null, number)
         sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "proof"), str(ROOT / "tests")]
-        lines: set[tuple[str, int]] = set()
         if mutant is not None:
             put_in(mutant)
+        if traced:
+            (folder / "reached.json").write_text(json.dumps(reached(options.schedules)), encoding="utf-8")
         else:
-            trace_into(lines)
-        wrong = first_failure(schedules)
-        sys.settrace(None)
-        if mutant is None:
-            (folder / "reached.json").write_text(json.dumps(sorted(lines)), encoding="utf-8")
+            wrong, differs = first_failure(options.schedules, quick=options.quick)
     except BaseException:
         wrong = traceback.format_exc(limit=-3)
-    said.write_text(wrong or "", encoding="utf-8")
-    os._exit(KILLED if wrong else ALIVE)
+    said.write_text(wrong or differs, encoding="utf-8")
+    os._exit(KILLED if wrong else DIFFERS if differs else ALIVE)
 
 
-def ended(trial: Trial) -> tuple[bool, str] | None:
-    """Return whether the mutant was killed and by what; None while it is tried."""
+def reached(schedules: int) -> list[tuple[str, int]]:
+    """Return the lines that are run, imports included; what is slow while it is watched is not judged."""
+    lines: set[tuple[str, int]] = set()
+    trace_into(lines)
+    from accepted_record import parts  # noqa: PLC0415 - it imports what is watched
+
+    for _ in parts(schedules):
+        pass
+    sys.settrace(None)
+    return sorted(lines)
+
+
+def ended(trial: Trial) -> Fate | None:
+    """Return what became of the mutant; None while it is tried."""
     pid, status = os.waitpid(trial.pid, os.WNOHANG)
     if not pid:
         if time.monotonic() < trial.until_s:
             return None
         os.killpg(trial.pid, signal.SIGKILL)
         os.waitpid(trial.pid, 0)
-        return True, f"it hung: not done within {DEADLINE_S:g} s"
+        return Fate("promise", f"it hung: not done within {DEADLINE_S:g} s")
     text = trial.said.read_text(encoding="utf-8") if trial.said.exists() else f"its process ended with {status}"
-    return os.waitstatus_to_exitcode(status) != ALIVE, text.strip()
+    how = {ALIVE: "", DIFFERS: "record"}.get(os.waitstatus_to_exitcode(status), "promise")
+    return Fate(how, text.strip())
 
 
-def tried(mutants: Sequence[Mutant], schedules: int, jobs: int) -> dict[Mutant, tuple[bool, str]]:
+def tried(mutants: Sequence[Mutant], options: argparse.Namespace) -> dict[Mutant, Fate]:
     """Try mutants, some at once; print each that lives."""
-    found: dict[Mutant, tuple[bool, str]] = {}
+    found: dict[Mutant, Fate] = {}
     waiting, under_way = list(reversed(mutants)), []
     with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
         try:
             while waiting or under_way:
-                while waiting and len(under_way) < jobs:
-                    under_way.append(start(waiting.pop(), schedules, Path(folder)))
+                while waiting and len(under_way) < options.jobs:
+                    under_way.append(start(waiting.pop(), options, Path(folder)))
                 time.sleep(0.02)
                 for trial in list(under_way):
                     end = ended(trial)
@@ -217,7 +220,7 @@ def tried(mutants: Sequence[Mutant], schedules: int, jobs: int) -> dict[Mutant, 
                         continue
                     under_way.remove(trial)
                     found[trial.mutant] = end
-                    if not end[0]:
+                    if not end.killed_by:
                         print(f"[{len(found)}/{len(mutants)}] ALIVE {trial.mutant}", flush=True)
                     elif len(found) % 25 == 0:
                         print(f"[{len(found)}/{len(mutants)}]", file=sys.stderr, flush=True)
@@ -257,12 +260,13 @@ def main(words: list[str]) -> int:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1)))
-    parser.add_argument("--schedules", type=int, default=150)
+    parser.add_argument("--schedules", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="one reason is enough for each")
     parser.add_argument("--only", default="", help="mutants whose name has this word")
     parser.add_argument("--goal", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(words)
-    wrong, lines = tried_whole(options.schedules)
+    wrong, lines = tried_whole(options)
     if wrong:
         print(f"the suites fail as they are: nothing can be concluded\n{wrong}")
         return 1
@@ -272,48 +276,50 @@ def main(words: list[str]) -> int:
     mutants = [mutant for mutant in mutants if named(mutant) not in known]
     began_s = time.monotonic()
     reached = [mutant for mutant in mutants if any((str(SOURCE / mutant.path), line) in lines for line in mutant.lines)]
-    found = {mutant: (False, "nothing reaches its line") for mutant in mutants if mutant not in set(reached)}
+    found = {mutant: Fate("", "nothing reaches its line") for mutant in mutants if mutant not in set(reached)}
     for mutant in found:
         print(f"ALIVE {mutant} (nothing reaches it)", flush=True)
-    found |= tried(reached, options.schedules, options.jobs)
+    found |= tried(reached, options)
     share = report(found, equivalent, time.monotonic() - began_s, options)
     if options.json:
-        rows = [{"mutant": named(m), "line": m.line, "killed": k, "by": by} for m, (k, by) in found.items()]
+        rows = [{"mutant": named(m), "line": m.line, "by": f.killed_by, "said": f.said} for m, f in found.items()]
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return int(share < options.goal)
 
 
-def tried_whole(schedules: int) -> tuple[str, set[tuple[str, int]]]:
+def tried_whole(options: argparse.Namespace) -> tuple[str, set[tuple[str, int]]]:
     """Return what fails without any mutant (nothing, as it should be), and the lines that are reached."""
     with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
-        trial = start(None, schedules, Path(folder))
-        trial.until_s += 600.0
-        while (end := ended(trial)) is None:
-            time.sleep(0.05)
-        if end[0]:
-            return end[1] or "its process ended", set()
+        for traced in (False, True):
+            trial = start(None, options, Path(folder), traced=traced)
+            trial.until_s += 600.0
+            while (end := ended(trial)) is None:
+                time.sleep(0.05)
+            if end.killed_by:
+                return end.said or "its process ended", set()
         lines = json.loads((Path(folder) / "reached.json").read_text(encoding="utf-8"))
         return "", {(file, line) for file, line in lines}
 
 
 def report(
-    found: dict[Mutant, tuple[bool, str]], equivalent: Sequence[Mutant], took_s: float, options: argparse.Namespace
+    found: Mapping[Mutant, Fate], equivalent: Sequence[Mutant], took_s: float, options: argparse.Namespace
 ) -> float:
     """Print the share of the killed, by package; return it for all, in percent."""
-    made, killed = Counter[str](), Counter[str]()
-    for mutant, (dead, _) in found.items():
-        made[mutant.path.parts[0]] += 1
-        killed[mutant.path.parts[0]] += dead
-    print("| package | mutants tried | killed | share |\n|---|---|---|---|")
-    for package in PACKAGES:
+    made, killed, held = Counter[str](), Counter[str](), Counter[str]()
+    for mutant, fate in found.items():
+        for package in (mutant.path.parts[0], "all"):
+            made[package] += 1
+            killed[package] += bool(fate.killed_by)
+            held[package] += fate.killed_by == "record"
+    print("| package | mutants tried | killed | of them by the accepted record alone | share |\n|---|---|---|---|---|")
+    for package in (*PACKAGES, "all"):
         if made[package]:
             share = 100 * killed[package] / made[package]
-            print(f"| `{package}` | {made[package]} | {killed[package]} | {share:.1f} % |")
-    total = 100 * killed.total() / max(1, made.total())
-    print(f"| all | {made.total()} | {killed.total()} | {total:.1f} % |")
+            print(f"| `{package}` | {made[package]} | {killed[package]} | {held[package]} | {share:.1f} % |")
     how = "all mutants" if options.sample is None else f"a sample by seed {options.seed}"
-    print(f"{how}; {len(equivalent)} spared as equivalent; {options.schedules} schedules each; {took_s:.0f} s")
-    return total
+    unreached = sum(fate.said == "nothing reaches its line" for fate in found.values())
+    print(f"{how}; {unreached} in lines that nothing reaches; {len(equivalent)} spared as equivalent; {took_s:.0f} s")
+    return 100 * killed["all"] / max(1, made["all"])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from schedule_world import (
 )
 
 from interlock import RunResult, StopReason
+from interlock.chaos.account import account_of
 from interlock.chaos.faults import STORE_KINDS, Kind
+from interlock.chaos.hearing import Hearing
 from interlock.chaos.scene import Scene, TrialClock
 from interlock.config.trial import standing_in
 from interlock.core.clock import run_virtual
@@ -50,6 +52,7 @@ class Lived:
         proposed: Calls that the agent made, by (tool, n); None for what the model made up. answers: how many came.
         entered: How often the agent was started. left: tasks that are still there when all is closed.
         turns, usd, tokens: What model turns came to. answered: those of them that the model answered.
+        account: What can be seen of it (`interlock.chaos.account`), where that was asked for.
     """
 
     plan: Plan
@@ -66,6 +69,7 @@ class Lived:
     tokens: int = 0
     answered: int = 0
     elapsed_s: float = 0.0
+    account: tuple[str, ...] = ()
 
 
 class Agent:
@@ -139,16 +143,16 @@ def settings_of(plan):
     return replace(gate.settings, agent=agent, logging=QUIET, shutdown_grace_s=0.0)
 
 
-def live(plan, *, off=()):
+def live(plan, *, off=(), told=False):
     """Live a schedule to its end; `off` are guards that are switched off, to see that something is then wrong."""
     World.forget(dict(plan.slow_s))
     ORDERED.clear()
-    return run_virtual(_live(plan, off), patience_s=0.0)
+    return run_virtual(_live(plan, off, Hearing() if told else None), patience_s=0.0)
 
 
-async def _live(plan, off):
+async def _live(plan, off, hearing):
     clock = TrialClock(seed=plan.seed)
-    scene = Scene(plan.faults, seed=plan.seed, clock=clock, off=off)
+    scene = Scene(plan.faults, seed=plan.seed, clock=clock, off=off, hearing=hearing)
     lived = Lived(plan, scene)
     agent, config = Agent(lived), settings_of(plan)
     if "admission" in off:  # it has a part outside the funnel
@@ -186,6 +190,9 @@ async def _live(plan, off):
         await store.flush()
         row = await store.run(lived.result.run_id) if lived.result.run_id else None
         lived.record = None if row is None or row.record is None else dict(row.record)
+        if hearing is not None:
+            gates = dict.fromkeys((first, second))
+            lived.account = await account_of(scene, hearing, store, list(gates), lived.results)
         for house in {first, second}:
             await house.aclose()
     lived.left = len(asyncio.all_tasks()) - 1
