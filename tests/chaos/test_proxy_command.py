@@ -127,7 +127,7 @@ async def test_what_the_page_shows_runs(command, server):
 
 
 def test_the_page_shows_something():
-    assert len(SHOWN) == 5
+    assert len(SHOWN) == 6
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,10 @@ def test_a_fault_that_is_none(fault, said, refused):
         (("--to", "localhost:65536"), "--to localhost:65536: a port is 1 to 65535"),
         (("--to", "localhost:-1"), "--to localhost:-1: write HOST:PORT"),
         (("--to", "a:1", "--listen", "9090"), "--listen 9090: write HOST:PORT"),
+        (("--to", "https://a/v1", "--speaks", "model"), "write https://HOST[:PORT]: the path is what clients ask for"),
+        (("--to", "https://a:0", "--speaks", "model"), "a port is 1 to 65535"),
+        (("--to", "https://a"), "--to https://a: what is read there is HTTP: say --speaks http or model"),
+        (("--to", "a:1", "--listen", "https://a"), "--listen https://a: write HOST:PORT"),
         (("--to", "a:1", "--speaks", "smtp"), "--speaks smtp: write one of tcp, http, postgres, model"),
     ],
 )

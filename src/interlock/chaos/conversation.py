@@ -14,7 +14,7 @@ from typing import Protocol
 
 from interlock.chaos.addresses import Streams
 from interlock.chaos.framing import Framing, Piece
-from interlock.chaos.http_message import plainly_asked
+from interlock.chaos.http_message import addressed, plainly_asked
 from interlock.chaos.model_turns import Met, Turn, turned_away
 from interlock.chaos.wire import ANSWER_KINDS, WireFault, WireKind
 from interlock.core.clock import Clock
@@ -71,10 +71,18 @@ class Conversation:
     Args:
         number: Of the connection. client, server: Its two sides.
         framing: Reads the bytes. strikes: Told of each request; says what it meets.
+        host: Name of the server, where it does not answer to the one that clients of the proxy use.
     """
 
     def __init__(
-        self, number: int, client: Streams, server: Streams, framing: Framing, strikes: Strikes, clock: Clock
+        self,
+        number: int,
+        client: Streams,
+        server: Streams,
+        framing: Framing,
+        strikes: Strikes,
+        clock: Clock,
+        host: str = "",
     ) -> None:
         self._number = number
         self._from_client, self._to_client = client
@@ -82,6 +90,7 @@ class Conversation:
         self._framing = framing
         self._strikes = strikes
         self._clock = clock
+        self._host = host
         self._open: deque[_Request] = deque()
         # Nothing passes any more, and the client is not to hear of it.
         self._mute = False
@@ -130,6 +139,8 @@ class Conversation:
                 await self._answer(self._refusal)
         elif not self._mute:
             data = piece.data
+            if piece.begins and self._host:
+                data = addressed(data, self._host)
             if self._asking is not None:
                 data = data if piece.begins is None else plainly_asked(data)
                 self._asking.ask(data)

@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Message", "plainly_asked", "read_message", "write_message"]
+__all__ = ["Message", "addressed", "plainly_asked", "read_message", "write_message"]
 
 _HEAD_END = b"\r\n\r\n"
 _FRAMED_BY = {b"content-length", b"transfer-encoding", b"content-encoding", b"trailer"}
 _ACCEPTS = re.compile(rb"\r\naccept-encoding:[^\r\n]*", re.IGNORECASE)
+_HOST = re.compile(rb"\r\nhost:[^\r\n]*", re.IGNORECASE)
 _CODINGS = {b"": None, b"identity": None, b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
@@ -59,6 +60,11 @@ def write_message(message: Message, pieces: Sequence[bytes]) -> list[bytes]:
 def plainly_asked(head: bytes) -> bytes:
     """Return the head of a request that takes no coding of the answer's body."""
     return _ACCEPTS.sub(b"\r\nAccept-Encoding: identity", head)
+
+
+def addressed(head: bytes, host: str) -> bytes:
+    """Return the head of a request that is sent to this host."""
+    return _HOST.sub(b"\r\nHost: " + host.encode(), head, count=1)
 
 
 def _chunks(body: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,7 +24,15 @@ from interlock.chaos.addresses import read_address
 from interlock.chaos.conversation import Conversation
 from interlock.chaos.framing import FramingName, framing
 from interlock.chaos.model_turns import Earlier, Met, Turn
-from interlock.chaos.wire import MODEL_WIRE_KINDS, ArmedWireFault, WireFault, WireKind, model_path, unfit
+from interlock.chaos.wire import (
+    MODEL_WIRE_KINDS,
+    READ_AS_HTTP,
+    ArmedWireFault,
+    WireFault,
+    WireKind,
+    model_path,
+    unfit,
+)
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError
 
@@ -50,7 +59,7 @@ class FaultProxy:
     """Listens, and forwards to one server.
 
     Args:
-        to: `HOST:PORT` or `unix:PATH` of the server. faults: what goes wrong. seed: of chance.
+        to: `HOST:PORT`, `unix:PATH` or `https://HOST` of the server. faults: what goes wrong. seed: of chance.
         listen: Where clients connect; port 0 takes a free one.
         framing: What the bytes are: `http`, `postgres`, `model`, or `tcp` for anything.
         told: Called with each injected fault. failed: with each connection that the server did not take, and why.
@@ -76,9 +85,11 @@ class FaultProxy:
         failed: Callable[[str], None] | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._to = read_address(to, "--to")
+        self._to = read_address(to, "--to", https=True)
         self._listen = read_address(listen, "--listen", any_port=True)
         self._framing: FramingName = framing
+        if self._to.tls and framing not in READ_AS_HTTP:
+            raise ConfigError(f"--to {to}: what is read there is HTTP: say --speaks http or model")
         self._seed = seed
         self._told = told
         self._failed = failed
@@ -262,12 +273,15 @@ class FaultProxy:
         except asyncio.CancelledError:
             writer.transport.abort()
             raise
+        host = self._to.named if self._to.tls else ""
         with contextlib.suppress(ConnectionError, BrokenPipeError):
-            await Conversation(number, client, server, framing(self._framing), self, self.clock).hold()
+            await Conversation(number, client, server, framing(self._framing), self, self.clock, host).hold()
 
 
 def said(error: OSError) -> str:
     """Return what the operating system says, without addresses and numbers."""
+    if isinstance(error, ssl.SSLError):
+        return str(getattr(error, "verify_message", "") or error.reason or error).lower()
     # asyncio puts addresses into its texts; those of the resolver have numbers below 0.
     known = error.errno is not None and error.errno > 0
     return (os.strerror(error.errno or 0) if known else error.strerror or str(error) or type(error).__name__).lower()

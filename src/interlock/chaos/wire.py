@@ -22,6 +22,7 @@ from interlock.core.errors import ConfigError
 __all__ = [
     "ANSWER_KINDS",
     "MODEL_WIRE_KINDS",
+    "READ_AS_HTTP",
     "ArmedWireFault",
     "PlacedFault",
     "Server",
@@ -169,7 +170,7 @@ class Server:
     """A server that a suite's agents use, and that a fault proxy is placed before.
 
     Attributes:
-        to: `HOST:PORT` or `unix:PATH` of the server. speaks: `http`, `postgres`, `model` (HTTP, where a
+        to: `HOST:PORT`, `unix:PATH` or `https://HOST` of the server. speaks: `http`, `postgres`, `model` (HTTP, where a
             model answers: OpenAI's or Anthropic's form), or `tcp` for anything.
         env: Environment variable in which agents find where to connect. url: its value, `{address}` being the
             proxy's; `http://{address}` where the server speaks HTTP.

@@ -22,7 +22,7 @@ __all__ = ["proxy"]
 
 
 def proxy(
-    to: Annotated[str, typer.Option(metavar="HOST:PORT", help="The real server; or unix:PATH.")],
+    to: Annotated[str, typer.Option(metavar="HOST:PORT", help="The real server; or unix:PATH; or https://HOST.")],
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0 takes a free one; or unix:PATH.")
     ] = "127.0.0.1:0",
