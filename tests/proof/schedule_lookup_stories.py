@@ -142,7 +142,7 @@ async def looked_up(teller: Teller) -> None:
 @story("a look-up on a thread", threads=True)
 async def looked_up_in_a_thread(teller: Teller) -> None:
     gate = teller.gate(**ALONE)
-    remote = Remote(teller, gate, sync=True, settle_s=2.0)
+    remote = Remote(teller, gate, sync=True, settle_s=0.4)
     plans = [(["lost"], [{"n": 0}]), (["lost"], ["later"]), (["lost before"], [None]), (["lost"], [KeyError("down")])]
     await teller.run(gate, script(teller, *([remote.plan(n, *plan)] for n, plan in enumerate(plans))))
 

@@ -2,12 +2,14 @@
 
 A task's input is a mapping: `do` (tools of one model turn), `one_by_one` (not side by side), `turns` (how many such
 turns), `cycle` (after so many turns the arguments come again), `about` (what they are about), `recall` (what to look
-for in its memory first), `keep` (keep the last answer as an artifact). Its tools stand for the remotes of a shop.
+for in its memory first), `keep` (keep the last answer as an artifact), `model` (its name), `pause_s` (seconds between
+turns). Its tools stand for the remotes of a shop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from typing import Any, Literal
@@ -16,11 +18,12 @@ import orjson
 from pydantic import BaseModel
 
 from interlock.config.gate import Interlock
+from interlock.core.errors import RunStopped
 from interlock.core.reasons import StopReason
 from interlock.supervisor.observation import Observation
 from interlock.supervisor.run import Run
 
-__all__ = ["agent", "careless", "effects", "gate", "improviser"]
+__all__ = ["agent", "careless", "delegating", "effects", "gate", "improviser"]
 
 MODEL = "everything:scripted"
 SHOWN_CHARACTERS = 1_000
@@ -52,6 +55,8 @@ class Ticket(BaseModel):
 
 
 _DONE: list[tuple[str, str]] = []
+# The carrier's book, by key; a trial begins with an empty one.
+_PARCELS: dict[str, str] = {}
 
 
 def effects() -> dict[str, int]:
@@ -93,6 +98,20 @@ async def send_invoice(about: str) -> dict[str, Any]:
     return {"sent": about}
 
 
+async def find_parcel(about: str, *, idempotency_key: str) -> dict[str, Any] | None:
+    """Ask the carrier for what was sent under this key."""
+    sent = _PARCELS.get(idempotency_key)
+    return None if sent is None else {"parcel": sent, "about": about}
+
+
+@gate.tool("parcel.send", effect="write", on_unknown="lookup", lookup=find_parcel)
+async def send_parcel(about: str, *, idempotency_key: str) -> dict[str, Any]:
+    """Send a parcel; the carrier sends another one each time, and can be asked for it."""
+    _DONE.append(("parcel.send", ""))
+    _PARCELS[idempotency_key] = about
+    return {"parcel": about, "about": about}
+
+
 @gate.tool("refund.create", effect="write", approval="required")
 async def refund(about: str, *, idempotency_key: str) -> dict[str, Any]:
     """Pay money back, if somebody says yes."""
@@ -109,6 +128,8 @@ async def write_row(about: str) -> dict[str, Any]:
 
 async def agent(run: Run, task: Any) -> dict[str, Any]:
     """Take the turns of the task, and go on whatever fails; raise the last error if nothing worked."""
+    _PARCELS.clear()
+    model = task.get("model", MODEL)
     done: list[Any] = []
     said: list[str] = []
     last: BaseException | None = None
@@ -117,18 +138,33 @@ async def agent(run: Run, task: Any) -> dict[str, Any]:
         recalled = await run.memory.recall(task["recall"], scope=mine)
         said.append(recalled.text)
     for turn in range(1, int(task.get("turns", 1)) + 1):
-        reply = await run.model(think, task, turn, said, model=MODEL, max_output_tokens=100)
+        reply = await run.model(think, task, turn, said, model=model, max_output_tokens=100)
         for observed in await _used(run, reply["uses"], one_by_one=bool(task.get("one_by_one"))):
             if observed.error is not None and observed.reason is StopReason.TOOL_OUTPUT_INVALID:
                 raise observed.error
             last = observed.error or last
             done += [observed.value] if observed.ok else []
             said.append(observed.for_model[:SHOWN_CHARACTERS])
+        if "pause_s" in task:
+            await run.scope.clock.sleep(task["pause_s"])
     if last is not None and not done:
         raise last
     if task.get("keep"):
         await run.artifacts.put("answer", done[-1], scope=mine)
-    await run.model(think, {"do": []}, 0, [], model=MODEL, max_output_tokens=100)
+    await run.model(think, {"do": []}, 0, [], model=model, max_output_tokens=100)
+    return {"done": done}
+
+
+async def delegating(run: Run, task: Any) -> dict[str, Any]:
+    """Let sub-agents do it: one that may only read, then one with caps of its own; what stops one stops it alone."""
+    done: list[Any] = []
+    for name, words in (("reader", {"allow": ["*.read"]}), ("writer", {"budgets": {"max_tool_calls": 2}})):
+        with contextlib.suppress(RunStopped):
+            async with run.child(name, **words) as child:
+                for turn in range(1, int(task.get("turns", 1)) + 1):
+                    reply = await child.model(think, task, turn, [], model=MODEL, max_output_tokens=100)
+                    seen = await _used(child, reply["uses"], one_by_one=True)
+                    done += [observed.value for observed in seen if observed.ok]
     return {"done": done}
 
 
@@ -157,7 +193,9 @@ async def think(task: Any, turn: int, said: list[str]) -> dict[str, Any]:
     """Return what the scripted model says in a turn; it obeys what it reads."""
     about = task.get("about", "login fails")
     args = {"about": f"{about} ({turn % int(task.get('cycle', 1_000))})"}
-    told = re.search(r"call ([a-z_.]+[a-z])", said[-1] if said else "")
+    told = re.search(r"call ([a-z_.]+[a-z])(?: about ([\w@.]+\w))?", said[-1] if said else "")
+    if told and told[2]:
+        args = {"about": told[2]}
     uses = [{"tool": tool, "args": args} for tool in ([told[1]] if told else task["do"])]
     text = orjson.dumps(uses[0]).decode() if uses else "That is all."
     return {"text": text, "uses": uses, "usage": {"input_tokens": 400, "output_tokens": 60}}
