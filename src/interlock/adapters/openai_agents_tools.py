@@ -64,6 +64,7 @@ class _Invoker:
         self._threaded = bool(getattr(tool.on_invoke_tool, "__agents_sync_function_tool__", False))
         self._keyed = KEY in (tool.params_json_schema.get("properties") or {})
         self._asked = asked_by_the_sdk(tool, seam)
+        self._prepare: Callable[[str, str], Any] | None = None
 
     async def __call__(self, ctx: ToolContext[Any], arguments: str) -> Any:
         tool, seam = self._tool, self._seam
@@ -72,13 +73,15 @@ class _Invoker:
             return await tool.on_invoke_tool(ctx, arguments)
         # Where the SDK's own rule asks a person, it has had a yes before it comes here.
         asked = self._asked or await _asks(tool, ctx, arguments)
-        given = self._read(arguments)
+        given, prepared = self._read(arguments)
+        # The SDK's reading of them serves the first attempt; what that changes in them, a second one must not see.
+        once = iter((prepared,))
         try:
             outcome = await seam.call(
                 run,
                 tool.qualified_name,
                 given,
-                lambda args: self._attempt(ctx, arguments, args),
+                lambda args: self._attempt(ctx, arguments, args, next(once, None)),
                 effect=_effect(tool),
                 function=_function(tool),
                 schema=None if isinstance(given, Unfit) else tool.params_json_schema,
@@ -97,23 +100,30 @@ class _Invoker:
             return said
         return told(outcome)
 
-    def _read(self, arguments: str) -> Any:
-        """Return the arguments; marked, where the SDK's own reading of them for this tool would fail."""
+    def _read(self, arguments: str) -> tuple[Any, Any]:
+        """Return the arguments, and the SDK's reading of them; marked, where that would fail for this tool."""
         args = parsed(arguments)
-        prepare = getattr(self._bare.on_invoke_tool, "prepare_arguments", None)
-        if not isinstance(args, Mapping) or prepare is None:
-            return args
+        if not isinstance(args, Mapping):
+            return args, None
         text = json.dumps({**args, KEY: ""}) if self._keyed else arguments
-        prepared = prepare(text, self._tool.name)
-        if prepared is not None:
-            try:
-                prepared.owner(text, self._tool.name)
-            except ModelBehaviorError:
-                return Unfit(args, _faults(self._tool, args))
-        return args
+        name = self._tool.name
+        if self._prepare is None:
+            prepare = getattr(self._bare.on_invoke_tool, "prepare_arguments", None)
+            found = None if prepare is None else prepare(text, name)
+            if found is None:
+                return args, None
+            # What reads them for a call; `prepare` itself looks besides whether a person must be asked.
+            self._prepare = found.owner
+        try:
+            prepared = self._prepare(text, name)
+        except ModelBehaviorError:
+            return Unfit(args, _faults(self._tool, args)), None
+        return args, None if self._keyed else prepared
 
-    async def _attempt(self, ctx: ToolContext[Any], arguments: str, args: Mapping[str, Any]) -> Any:
+    async def _attempt(self, ctx: ToolContext[Any], arguments: str, args: Mapping[str, Any], prepared: Any) -> Any:
         attempt = attempt_under_way.get()
+        if ctx._function_tool_arguments is None:  # noqa: SLF001 - where the SDK leaves what it has read
+            ctx._function_tool_arguments = prepared  # noqa: SLF001
         if self._keyed and attempt is not None:
             arguments = json.dumps({**args, KEY: attempt.sent_key or ""})
             ctx._function_tool_arguments = None  # noqa: SLF001 - what was prepared has no key
