@@ -73,7 +73,7 @@ class Session:
         self._seam = seam
         self.run = run
         self._guarded = guarded
-        self._turns = Turns(provider)
+        self._turns = Turns(provider, recorded=run.scope.tape is not None)
         self._pending: dict[str, _Pending] = {}
         self._children: dict[str, tuple[Child[Run], Run]] = {}
         self._agents: dict[str, str] = {}
@@ -110,9 +110,13 @@ class Session:
         try:
             async with contextlib.aclosing(_closable(messages)) as heard:
                 async for message in heard:
-                    self._heard(message)
-                    if self._shows_pieces or not isinstance(message, StreamEvent):
-                        yield message
+                    if isinstance(message, StreamEvent):
+                        self._turns.heard(message, self._agents.get(message.parent_tool_use_id or "", ""))
+                        if not self._shows_pieces:
+                            continue
+                    else:
+                        self._heard(message)
+                    yield message
         except BaseException as raised:
             error = raised
             raise

@@ -28,10 +28,12 @@ class Turns:
 
     Args:
         provider: For the price, e.g. `anthropic`.
+        recorded: What the model says is kept, so that the run can be gone on with.
     """
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, *, recorded: bool) -> None:
         self._provider = provider
+        self._recorded = recorded
         self._open: dict[str, ModelTurn] = {}
         self._streamed: dict[str, dict[str, Any]] = {}
         self._models: dict[str, str] = {}
@@ -56,6 +58,8 @@ class Turns:
 
     async def settle(self, agent: str = "") -> None:
         """End the open turn once its message is whole: on record before any of its tools is used."""
+        if agent not in self._open and not self._settling.locked():
+            return
         async with self._settling:
             await self._told(agent)
             await self.end(agent)
@@ -83,7 +87,7 @@ class Turns:
 
     def heard(self, message: Any, agent: str = "") -> None:
         """Take in a message of the session."""
-        if isinstance(message, AssistantMessage):
+        if self._recorded and isinstance(message, AssistantMessage):
             self._said.setdefault(agent, []).extend(as_json(list(message.content)))
         if isinstance(message, StreamEvent):
             self._event(message.event, agent)
