@@ -20,6 +20,7 @@ import argparse
 import importlib.util
 import json
 import os
+import pickle
 import random
 import signal
 import sys
@@ -54,6 +55,7 @@ PACKAGES = ("budget", "journal", "resilience", "policy")
 SPARED = Path(__file__).with_name("mutants_spared.txt")
 DEADLINE_S = 90.0
 ALIVE, KILLED, DIFFERS = 0, 7, 8
+REACHED = "reached"
 
 
 class _Loader(SourceFileLoader):
@@ -86,29 +88,28 @@ def put_in(mutant: Mutant) -> None:
     sys.meta_path.insert(0, _Finder(name, SOURCE / mutant.path, code))
 
 
-def first_failure(schedules: int, *, quick: bool) -> tuple[str, str]:
+def first_failure(names: Sequence[str], *, quick: bool) -> tuple[str, str]:
     """Return the first promise that is broken, and the first difference to the accepted record, or "".
 
     Args:
-        quick: One of both is enough.
+        names: Of the parts that may tell. quick: One of both is enough.
     """
-    from accepted_record import FILE, again, parts, whole_rules  # noqa: PLC0415 - it imports what may be mutated
+    from accepted_record import FILE, part  # noqa: PLC0415 - it imports what may be mutated
 
     from interlock.chaos.accepted import read_accepted  # noqa: PLC0415
 
     accepted = read_accepted(FILE)
     differs = ""
-    for name, account, wrong in parts(schedules):
+    for name in names:
+        account, wrong = part(name)
         if name.startswith("story ") and (wrong or accepted.get(name) != account):
-            account, wrong = again(name)  # noqa: PLW2901 - a thread that was late proves nothing
+            account, wrong = part(name)  # a thread that was late proves nothing
         if wrong:
             return f"{name}: {wrong[0]}", differs
         if not differs:
             differs = _difference(name, account, accepted)
         if differs and quick:
-            return "", differs
-    if not differs:
-        differs = next(filter(None, (_difference(*rules, accepted) for rules in whole_rules().items())), "")
+            break
     return "", differs
 
 
@@ -138,23 +139,63 @@ class Trial:
     until_s: float
 
 
-def trace_into(lines: set[tuple[str, int]]) -> None:
-    """Note every line of the packages that is run from now on."""
-    ours = tuple(str(SOURCE / package) for package in PACKAGES)
+@dataclass
+class Reach:
+    """Which lines the parts run, and what that takes.
 
-    def local(frame: FrameType, _event: str, _arg: object) -> Any:
-        lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return local
+    Attributes:
+        at_import: Lines that are run before any part is. by_part: those that each part runs. took_s: seconds of each.
+    """
 
-    def tracer(frame: FrameType, _event: str, _arg: object) -> Any:
-        return local(frame, "", None) if frame.f_code.co_filename.startswith(ours) else None
+    at_import: set[tuple[str, int]]
+    by_part: dict[str, set[tuple[str, int]]]
+    took_s: dict[str, float]
 
-    threading.settrace(tracer)
-    sys.settrace(tracer)
+    def parts_for(self, mutant: Mutant) -> list[str]:
+        """Return the parts that can tell this mutant, the quickest first: all of them if importing runs its line."""
+        lines = {(str(mutant.path), line) for line in mutant.lines}
+        if lines & self.at_import:
+            return list(self.by_part)
+        return sorted((name for name, run in self.by_part.items() if run & lines), key=lambda name: self.took_s[name])
 
 
-def start(mutant: Mutant | None, options: argparse.Namespace, folder: Path, *, traced: bool = False) -> Trial:
-    """Fork, and try the mutant; or, without one, what nobody has changed; `traced`: note which lines it reaches."""
+class Tracer:
+    """Notes every line of the packages that is run, into the set that is there at present."""
+
+    def __init__(self) -> None:
+        self.lines: set[tuple[str, int]] = set()
+        self._ours = tuple(str(SOURCE / package) for package in PACKAGES)
+        self._start = len(str(SOURCE)) + 1
+
+    def trace(self, frame: FrameType, _event: str, _arg: object) -> Any:
+        """For `sys.settrace`."""
+        return self._line(frame, "", None) if frame.f_code.co_filename.startswith(self._ours) else None
+
+    def _line(self, frame: FrameType, _event: str, _arg: object) -> Any:
+        self.lines.add((frame.f_code.co_filename[self._start :], frame.f_lineno))
+        return self._line
+
+
+def reach(schedules: int) -> Reach:
+    """Return which lines each part runs; what is slow while it is watched is not judged."""
+    tracer = Tracer()
+    threading.settrace(tracer.trace)
+    sys.settrace(tracer.trace)
+    from accepted_record import names, part  # noqa: PLC0415 - it imports what is watched
+
+    found = Reach(tracer.lines, {}, {})
+    for name in names(schedules):
+        tracer.lines = found.by_part[name] = set()
+        began_s = time.monotonic()
+        part(name)
+        found.took_s[name] = time.monotonic() - began_s
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    return found
+
+
+def start(mutant: Mutant | None, names: Sequence[str], options: argparse.Namespace, folder: Path) -> Trial:
+    """Fork, and try the mutant with these parts; or, without one, note which lines each part reaches."""
     said = folder / f"{time.monotonic_ns()}.txt"
     pid = os.fork()
     if pid:
@@ -168,26 +209,14 @@ def start(mutant: Mutant | None, options: argparse.Namespace, folder: Path, *, t
         sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "proof"), str(ROOT / "tests")]
         if mutant is not None:
             put_in(mutant)
-        if traced:
-            (folder / "reached.json").write_text(json.dumps(reached(options.schedules)), encoding="utf-8")
+        if names or mutant is not None:
+            wrong, differs = first_failure(names, quick=options.quick)
         else:
-            wrong, differs = first_failure(options.schedules, quick=options.quick)
+            (folder / REACHED).write_bytes(pickle.dumps(reach(options.schedules)))
     except BaseException:
         wrong = traceback.format_exc(limit=-3)
     said.write_text(wrong or differs, encoding="utf-8")
     os._exit(KILLED if wrong else DIFFERS if differs else ALIVE)
-
-
-def reached(schedules: int) -> list[tuple[str, int]]:
-    """Return the lines that are run, imports included; what is slow while it is watched is not judged."""
-    lines: set[tuple[str, int]] = set()
-    trace_into(lines)
-    from accepted_record import parts  # noqa: PLC0415 - it imports what is watched
-
-    for _ in parts(schedules):
-        pass
-    sys.settrace(None)
-    return sorted(lines)
 
 
 def ended(trial: Trial) -> Fate | None:
@@ -204,15 +233,15 @@ def ended(trial: Trial) -> Fate | None:
     return Fate(how, text.strip())
 
 
-def tried(mutants: Sequence[Mutant], options: argparse.Namespace) -> dict[Mutant, Fate]:
-    """Try mutants, some at once; print each that lives."""
+def tried(mutants: Mapping[Mutant, Sequence[str]], options: argparse.Namespace) -> dict[Mutant, Fate]:
+    """Try mutants, each with its parts, some at once; print each that lives."""
     found: dict[Mutant, Fate] = {}
-    waiting, under_way = list(reversed(mutants)), []
+    waiting, under_way = list(reversed(mutants.items())), []
     with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < options.jobs:
-                    under_way.append(start(waiting.pop(), options, Path(folder)))
+                    under_way.append(start(*waiting.pop(), options, Path(folder)))
                 time.sleep(0.02)
                 for trial in list(under_way):
                     end = ended(trial)
@@ -266,8 +295,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--goal", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(words)
-    wrong, lines = tried_whole(options)
-    if wrong:
+    wrong, reached = tried_whole(options)
+    if wrong or reached is None:
         print(f"the suites fail as they are: nothing can be concluded\n{wrong}")
         return 1
     known = spared()
@@ -275,11 +304,11 @@ def main(words: list[str]) -> int:
     equivalent = [mutant for mutant in mutants if named(mutant) in known]
     mutants = [mutant for mutant in mutants if named(mutant) not in known]
     began_s = time.monotonic()
-    reached = [mutant for mutant in mutants if any((str(SOURCE / mutant.path), line) in lines for line in mutant.lines)]
-    found = {mutant: Fate("", "nothing reaches its line") for mutant in mutants if mutant not in set(reached)}
+    parts = {mutant: reached.parts_for(mutant) for mutant in mutants}
+    found = {mutant: Fate("", "nothing reaches its line") for mutant, names in parts.items() if not names}
     for mutant in found:
         print(f"ALIVE {mutant} (nothing reaches it)", flush=True)
-    found |= tried(reached, options)
+    found |= tried({mutant: names for mutant, names in parts.items() if names}, options)
     share = report(found, equivalent, time.monotonic() - began_s, options)
     if options.json:
         rows = [{"mutant": named(m), "line": m.line, "by": f.killed_by, "said": f.said} for m, f in found.items()]
@@ -287,18 +316,20 @@ def main(words: list[str]) -> int:
     return int(share < options.goal)
 
 
-def tried_whole(options: argparse.Namespace) -> tuple[str, set[tuple[str, int]]]:
-    """Return what fails without any mutant (nothing, as it should be), and the lines that are reached."""
+def tried_whole(options: argparse.Namespace) -> tuple[str, Reach | None]:
+    """Return what fails without any mutant (nothing, as it should be), and which lines each part reaches."""
     with tempfile.TemporaryDirectory(prefix="interlock-mutants-") as folder:
-        for traced in (False, True):
-            trial = start(None, options, Path(folder), traced=traced)
+        found: Reach | None = None
+        for watched in (True, False):  # what is watched is slow, and is not judged
+            names = () if watched or found is None else tuple(found.by_part)
+            trial = start(None, names, options, Path(folder))
             trial.until_s += 600.0
             while (end := ended(trial)) is None:
                 time.sleep(0.05)
             if end.killed_by:
-                return end.said or "its process ended", set()
-        lines = json.loads((Path(folder) / "reached.json").read_text(encoding="utf-8"))
-        return "", {(file, line) for file, line in lines}
+                return end.said or "its process ended", None
+            found = found or pickle.loads((Path(folder) / REACHED).read_bytes())
+        return "", found
 
 
 def report(

@@ -11,7 +11,7 @@ version before and in this one says what has changed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from schedule_life import live, wrong_with
@@ -28,43 +28,55 @@ from interlock.chaos.suite import EVERYTHING, GOLDEN, Suite, Task, faults_of, lo
 from interlock.chaos.trying import Outcome, settings_of, try_once
 
 FILE = Path(__file__).with_name("accepted_record.txt")
-SCHEDULES, IN_FULL, LONGEST = 200, 25, 110
+SCHEDULES, IN_FULL, LONGEST = 200, 16, 100
 # Of stories, which are many: lines in full, characters of a line, and lines behind one hash.
-TOLD, SHORT, TOGETHER = 30, 72, 8
+TOLD, SHORT, TOGETHER = 16, 72, 10
 
-# name, account, what is wrong with it whatever was accepted
-Part = tuple[str, tuple[str, ...], list[str]]
+SUITES = {"golden": load_suite(GOLDEN), "everything": load_suite(EVERYTHING)}
 
-
-def parts(schedules: int = SCHEDULES) -> Iterator[Part]:
-    """Yield everything that the record is made of, one by one; what is long is cut, and a hash stands for the rest."""
-    for name, account, wrong in _parts(schedules):
-        yield name, _short_story(account) if name.startswith("story ") else _cut(account, LONGEST), wrong
+# The account, and what is wrong with it whatever was accepted.
+Part = tuple[tuple[str, ...], list[str]]
 
 
-def _parts(schedules: int) -> Iterator[Part]:
-    for name, plan in DIRECTED.items():
-        lived = live(plan, told=True)
-        yield f"plan {name}", lived.account, wrong_with(lived)
-    for source in (GOLDEN, EVERYTHING):
-        suite = load_suite(source)
-        for task in suite.tasks:
-            if not any(fault.kind in WORKER_KINDS for fault in faults_of(task)):  # they are in other processes
-                yield _tried(suite, task)
-    yield from _scheduled(range(min(schedules, IN_FULL)))
-    for name in STORIES:
-        story = told(name)
-        yield f"story {name}", tuple(story.lines), list(story.wrong)
-    yield from _scheduled(range(IN_FULL, schedules))
+def names(schedules: int = SCHEDULES) -> list[str]:
+    """Return the names of all sections: plans, tasks, schedules in full, stories, further schedules; then rules."""
+    tasks = [
+        f"task {task.name}"
+        for suite in SUITES.values()
+        for task in suite.tasks
+        if not any(fault.kind in WORKER_KINDS for fault in faults_of(task))  # they are in other processes
+    ]
+    numbered = [f"schedule {number}" for number in range(schedules)]
+    stories = [f"story {name}" for name in STORIES]
+    rules = [f"rules {name}" for name in SUITES]
+    return [*(f"plan {name}" for name in DIRECTED), *tasks, *numbered[:IN_FULL], *stories, *numbered[IN_FULL:], *rules]
 
 
-def _scheduled(numbers: range) -> Iterator[Part]:
-    for number in numbers:
-        lived = live(plan_of(number), told=True)
-        account = lived.account
-        if number >= IN_FULL:
-            account = account[0], f"the rest: #{digits_of(repr(account[1:]))}"
-        yield f"schedule {number}", account, wrong_with(lived)
+def part(name: str) -> Part:
+    """Return one section, each independent of the others; what is long is cut, and a hash stands for the rest."""
+    account, wrong = in_full(name)
+    kind, _, of = name.partition(" ")
+    if kind == "story":
+        return _short_story(account), wrong
+    if kind == "schedule" and int(of) >= IN_FULL:
+        account = account[0], f"the rest: #{digits_of(repr(account[1:]))}"
+    return _cut(account, LONGEST), wrong
+
+
+def in_full(name: str) -> Part:
+    """Return one section, nothing of it cut."""
+    kind, _, of = name.partition(" ")
+    match kind:
+        case "plan" | "schedule":
+            lived = live(DIRECTED[of] if kind == "plan" else plan_of(int(of)), told=True)
+            return lived.account, wrong_with(lived)
+        case "story":
+            story = told(of)
+            return tuple(story.lines), list(story.wrong)
+        case "rules":
+            return _rules(SUITES[of]), []
+        case _:
+            return _tried(*next((suite, task) for suite in SUITES.values() for task in suite.tasks if task.name == of))
 
 
 def _tried(suite: Suite, task: Task) -> Part:
@@ -73,20 +85,17 @@ def _tried(suite: Suite, task: Task) -> Part:
     rules = rules_of(settings_of(suite, subject.gate, task), subject.gate.tools)
     outcome = Outcome(task.name, task.expected.verdict, (tried,), rules=rules)
     wrong = [*tried.failures, *([tried.not_exercised] if tried.not_exercised else [])]
-    return f"task {task.name}", sections_of([outcome], SHARED.setdefault(suite.agent, rules))[task.name], wrong
+    return sections_of([outcome], _rules(suite))[task.name], wrong
 
 
-SHARED: dict[str | None, tuple[str, ...]] = {}
+def _rules(suite: Suite) -> tuple[str, ...]:
+    """Return the rules that a suite's tasks have where they say nothing else."""
+    gate = find_subject(suite.agent, suite.gate, suite).gate
+    return rules_of(settings_of(suite, gate), gate.tools)
 
 
 def _cut(account: Sequence[str], longest: int) -> tuple[str, ...]:
     return tuple(shown(line, longest) for line in account)
-
-
-def again(name: str) -> tuple[tuple[str, ...], list[str]]:
-    """Tell a story once more: some have threads, which a crowded machine may keep waiting for too long."""
-    story = told(name.removeprefix("story "))
-    return _short_story(story.lines), list(story.wrong)
 
 
 def _short_story(lines: Sequence[str]) -> tuple[str, ...]:
@@ -97,30 +106,15 @@ def _short_story(lines: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def whole(schedules: int = SCHEDULES) -> dict[str, tuple[str, ...]]:
+def whole() -> dict[str, tuple[str, ...]]:
     """Return the record as the code makes it now."""
-    found = {name: account for name, account, _ in parts(schedules)}
-    return {**whole_rules(), **found}
-
-
-def whole_rules() -> dict[str, tuple[str, ...]]:
-    """Return the rules that tasks of a suite have where they have no others; after its tasks were tried."""
-    return {f"rules of {agent or 'the golden tasks'}": rules for agent, rules in SHARED.items()}
-
-
-def in_full(name: str) -> Sequence[str]:
-    """Return the account of a section, nothing of it cut."""
-    if name.startswith("schedule "):
-        return live(plan_of(int(name.removeprefix("schedule "))), told=True).account
-    if name.startswith("story "):
-        return told(name.removeprefix("story ")).lines
-    return {each: account for each, account, _ in _parts(0)}[name]
+    return {name: part(name)[0] for name in names()}
 
 
 def main(words: list[str]) -> int:
     """Write, compare or show."""
     if words[:1] == ["--show"]:
-        print("\n".join(in_full(" ".join(words[1:]))))
+        print("\n".join(in_full(" ".join(words[1:]))[0]))
         return 0
     found = whole()
     if words == ["--accept"]:

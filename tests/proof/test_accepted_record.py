@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from accepted_record import FILE, again, changes, parts, read_accepted, whole_rules
+from accepted_record import FILE, changes, part, read_accepted, whole
 
 MOST_BYTES = 300_000
 
 
 def test_everything_is_as_it_was_accepted():
     """After a change that is meant: `python tests/proof/accepted_record.py --accept`, and look at what differs."""
-    accepted = read_accepted(FILE)
-    found = {name: account for name, account, _ in parts()}
+    accepted, found = read_accepted(FILE), whole()
+    # Some stories have threads, which a crowded machine may keep waiting for too long.
     doubtful = [name for name in found if name.startswith("story ") and found[name] != accepted.get(name)]
-    found |= {name: again(name)[0] for name in doubtful}
-    differing = changes(accepted, {**whole_rules(), **found}, longest=12)
+    found |= {name: part(name)[0] for name in doubtful}
+    differing = changes(accepted, found, longest=12)
     assert not differing, "\n".join(differing[:200])
 
 
