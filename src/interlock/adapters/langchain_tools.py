@@ -96,7 +96,9 @@ class ToolFacts:
         if parts:
             self.executed = self.exposed.model_copy()
             for name, fn in parts.items():
-                setattr(self.executed, name, _watched(fn, takes_key=_takes_key(fn)))
+                # A tool of a gate is no coroutine function, and is awaited where LangChain awaits.
+                awaits = name == "coroutine" or inspect.iscoroutinefunction(fn)
+                setattr(self.executed, name, _watched(fn, takes_key=_takes_key(fn), awaits=awaits))
         place = (tool.name, _spelled(self.exposed))
         # Tools that are made anew for each request share one, as long as they look alike.
         if place not in schemas:
@@ -172,7 +174,7 @@ def _inputs(tool: BaseTool, *, strict: bool) -> Schema:
     return ToolArguments()
 
 
-def _watched(fn: Callable[..., Any], *, takes_key: bool) -> Callable[..., Any]:
+def _watched(fn: Callable[..., Any], *, takes_key: bool, awaits: bool) -> Callable[..., Any]:
     """Return `fn`, saying what becomes of it, with the key where it takes one."""
 
     def fill(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def _watched(fn: Callable[..., Any], *, takes_key: bool) -> Callable[..., Any]:
         return seen.returned
 
     # LangChain reads the signature, to know what else a tool wants to be given.
-    return functools.wraps(fn)(awaited if inspect.iscoroutinefunction(fn) else called)
+    return functools.wraps(fn)(awaited if awaits else called)
 
 
 class _Watch:
