@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interlock.core.calls import Answer
-from interlock.core.canonical import canonical_json
+from interlock.core.canonical import NotCanonical, canonical_json
 from interlock.core.reasons import StopReason
 
 __all__ = ["Observation", "as_text"]
@@ -34,5 +34,11 @@ class Observation:
 def as_text(answer: Answer) -> str:
     """Return the answer as text, with what the model should know of it."""
     value = answer.value
-    text = value if isinstance(value, str) else (answer.json or canonical_json(value)).decode()
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            text = (answer.json or canonical_json(value)).decode()
+        except NotCanonical:
+            text = repr(value)  # no JSON, and let through all the same: validation.output.fail_closed, mode: observe
     return text if answer.note is None else f"{answer.note}\n{text}"
