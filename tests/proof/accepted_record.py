@@ -29,8 +29,8 @@ from interlock.chaos.trying import Outcome, settings_of, try_once
 
 FILE = Path(__file__).with_name("accepted_record.txt")
 SCHEDULES, IN_FULL, LONGEST = 200, 16, 100
-# Of stories, which are many: lines in full, characters of a line, and lines behind one hash.
-TOLD, SHORT, TOGETHER = 16, 72, 10
+# Of stories, which are many: lines in full, characters of a line, and hashes that stand for the rest.
+TOLD, SHORT, HASHES = 14, 72, 8
 
 SUITES = {"golden": load_suite(GOLDEN), "everything": load_suite(EVERYTHING)}
 
@@ -99,11 +99,10 @@ def _cut(account: Sequence[str], longest: int) -> tuple[str, ...]:
 
 
 def _short_story(lines: Sequence[str]) -> tuple[str, ...]:
-    rest = range(TOLD, len(lines), TOGETHER)
-    return (
-        *_cut(lines[:TOLD], SHORT),
-        *(f"lines from {first + 1} on: #{digits_of(repr(lines[first : first + TOGETHER]))}" for first in rest),
-    )
+    step = max(10, -(-(len(lines) - TOLD) // HASHES))
+    rest = range(TOLD, len(lines), step)
+    hashes = (f"lines from {first + 1} on: #{digits_of(repr(lines[first : first + step]))}" for first in rest)
+    return (*_cut(lines[:TOLD], SHORT), *hashes)
 
 
 def whole() -> dict[str, tuple[str, ...]]:

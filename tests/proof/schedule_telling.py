@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interlock import Interlock
-from interlock.chaos.scene import TrialClock
+from interlock.chaos.account import account_of
+from interlock.chaos.hearing import Hearing
+from interlock.chaos.scene import Scene, TrialClock
 from interlock.config.trial import Trial
 from interlock.core.clock import run_virtual
 from interlock.core.errors import StoreUnavailable
@@ -90,7 +92,7 @@ class Teller:
         self.clock = TrialClock(seed=seed)
         self.told = Told()
         self.began_s = 0.0
-        self._gates: list[Interlock] = []
+        self._gates: list[tuple[Interlock, Scene, Hearing]] = []
 
     def say(self, *words: Any) -> None:
         at_s = round(self.clock.monotonic() - self.began_s, 3)
@@ -107,8 +109,10 @@ class Teller:
         whole = {"prices": PRICES, "logging": {"level": "error"}, "shutdown_grace_s": 0, **config}
         found = Interlock(whole, store="sqlite:///:memory:", clock=self.clock)
         opened = _with_a_known_secret if beside is None else lambda _: beside.house().store
-        found._trial = Trial(store=opened)  # the tools are registered later
-        self._gates.append(found)
+        hearing = Hearing()
+        scene = Scene((), seed=7, clock=self.clock, hearing=hearing)
+        found._trial = Trial(funnel=scene.trial().funnel, store=opened)  # the tools are registered later
+        self._gates.append((found, scene, hearing))
         return found
 
     async def use(self, run: Any, tool: str, *, said: bool = True, **args: Any) -> Any:
@@ -153,8 +157,19 @@ class Teller:
         for line in sorted(lines):
             self.say("claim", line)
 
+    async def account(self) -> None:
+        """Say what else can be seen of each gate that is open: calls and attempts in full, the store, the guards."""
+        for number, (gate, scene, hearing) in enumerate(self._gates):
+            if gate._house is None:
+                continue
+            try:
+                lines = await account_of(scene, hearing, gate.house().store, [gate], ())
+            except StoreUnavailable as error:
+                lines = (f"no account: {error}",)
+            self.told.lines += [normal(f"gate {number}: {line}") for line in lines]
+
     async def close(self) -> None:
-        for gate in self._gates:
+        for gate, _, _ in self._gates:
             await gate.aclose()
 
 
@@ -189,10 +204,10 @@ def story(name: str, *, threads: bool = False) -> Callable[[Story], Story]:
 def told(name: str) -> Told:
     """Tell a story to its end; an error that it does not expect is wrong as well."""
     tells, patience_s = STORIES[name]
-    return run_virtual(_tell(tells), patience_s=patience_s)
+    return run_virtual(_tell(tells, in_full=not patience_s), patience_s=patience_s)
 
 
-async def _tell(tells: Story) -> Told:
+async def _tell(tells: Story, *, in_full: bool) -> Told:
     teller = Teller()
     teller.began_s = teller.clock.monotonic()
     try:
@@ -201,6 +216,8 @@ async def _tell(tells: Story) -> Told:
     except Exception as error:
         teller.told.wrong.append(normal(f"{type(error).__name__}: {error}"))
     try:
+        if in_full:  # not where threads answer at their own time
+            await teller.account()
         await teller.close()
     except Exception as error:
         teller.told.wrong.append(normal(f"closing: {type(error).__name__}: {error}"))
