@@ -10,6 +10,7 @@ import schedule_lookup_stories  # noqa: F401
 import schedule_policy_stories  # noqa: F401
 import schedule_remote_stories  # noqa: F401
 import schedule_return_stories  # noqa: F401
+import schedule_small_stories  # noqa: F401
 import schedule_taint_stories  # noqa: F401
 import schedule_thread_stories  # noqa: F401
 from schedule_telling import STORIES, Told, told
