@@ -83,6 +83,7 @@ class Meter:
     """
 
     __slots__ = (
+        "_capped_usd",
         "_chain",
         "_dearest_usd",
         "_per_tool",
@@ -101,6 +102,7 @@ class Meter:
         self.options = options
         # A meter and what it draws on, nearest first.
         self._chain: tuple[Meter, ...] = (self, *parent._chain) if parent is not None else (self,)
+        self._capped_usd = any(meter.options.max_usd is not None for meter in self._chain)
         self.steps = 0
         self.calls = 0
         self.tokens = 0
@@ -262,7 +264,7 @@ class Meter:
 
     def capped_usd(self) -> bool:
         """Whether a cap on dollars applies, here or in a parent."""
-        return any(meter.options.max_usd is not None for meter in self._chain)
+        return self._capped_usd
 
 
 class Metered(RunFacts):

@@ -7,8 +7,10 @@ a sync agent's thread it does the same work on the loop and returns the value.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +52,88 @@ class Bridge:
             return work
         work.close()
         raise RuntimeError("this run belongs to another event loop: call it from the loop that opened it")
+
+    def hop(self, work: Coroutine[Any, Any, T]) -> Any:
+        """Do what `cross` does, with work that as a rule waits for nothing, and does not ask for its task.
+
+        It is done as soon as the loop comes to it; only what waits for something becomes a task.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return _Hop(self.loop, work).value()
+        return self.cross(work)
+
+
+class _Hop(Generic[T]):
+    """Work that a thread waits for while the loop does it."""
+
+    __slots__ = ("_done", "_error", "_loop", "_value", "_work")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        self._loop = loop
+        self._work = work
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def value(self) -> T:
+        """Wait for it; return its value, or raise its error."""
+        try:
+            self._loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:  # that loop is closed
+            self._work.close()
+            raise
+        self._done.acquire()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None
+        value: T = self._value
+        return value
+
+    def _begin(self) -> None:
+        try:
+            waits_for = self._work.send(None)
+        except StopIteration as done:
+            self._end(done.value, None)
+        except BaseException as error:
+            self._end(None, error)
+        else:
+            going_on = self._loop.create_task(_going_on(self._work, waits_for))
+            going_on.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._end(None, concurrent.futures.CancelledError())
+        else:
+            error = task.exception()
+            self._end(None if error is not None else task.result(), error)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+        self._done.release()
+
+
+@types.coroutine
+def _going_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """Go on with work that waits for something, as its task."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as done:
+        value: T = done.value
+        return value
 
 
 class Opened(Generic[T]):

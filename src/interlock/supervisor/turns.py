@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 from interlock.budget.meter import Refused, Reservation
@@ -106,8 +107,14 @@ class ModelTurn(Opened["ModelTurn"]):
 
     def __enter__(self) -> Self:
         self.uncut()  # a sync agent's own code cannot be cut; its next call or turn is refused
-        super().__enter__()
+        self._bridge.hop(self.open())
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        swallowed: bool = self._bridge.hop(self.close(error))
+        return swallowed
 
     def uncut(self) -> Self:
         """Let the deadline not cut this turn: it is opened and closed by other tasks than the one that asks."""
@@ -250,10 +257,11 @@ class ModelTurn(Opened["ModelTurn"]):
         run, held = self._run, self._held
         if held is not None:
             self._held = None
-            if self._charged:
-                usd, tokens = sum(c[0] for c in self._charged), sum(c[1] for c in self._charged)
-            else:
-                usd, tokens = (held.usd, held.tokens) if error is None and held.exact else (0.0, 0)
+            usd, tokens = 0.0, 0
+            for charged_usd, charged_tokens in self._charged:
+                usd, tokens = usd + charged_usd, tokens + charged_tokens
+            if not self._charged and error is None and held.exact:
+                usd, tokens = held.usd, held.tokens
             run.scope.meter.settle_turn(held, usd, tokens)
             self._write_down(error, held, usd, tokens)
             if self._held_of_tenant is not None:
@@ -271,7 +279,7 @@ class ModelTurn(Opened["ModelTurn"]):
         """Record the turn, and that it holds nothing any more."""
         scope = self._run.scope
         tape = scope.tape
-        left = scope.meter.reserved() if held.usd or held.tokens else None
+        left = scope.meter.reserved() if tape is not None and (held.usd or held.tokens) else None
         # A turn that was cut off because its run stops is not a decision of the run.
         stopped = scope.stop is not None and isinstance(error, asyncio.CancelledError)
         if self._record is not None and isinstance(error, Exception) and scope.turn == self.number:
