@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from dataclasses import replace
 from typing import Any
@@ -350,3 +351,44 @@ async def let_through(teller: Teller) -> None:
     await teller.run(gate, script(teller, *calls))
     teller.expect("sent", sent, ["ann@ours.example"])
     teller.say(canonical_json(sent).decode(), str(ask.__name__))
+
+
+@story("slots without a breaker")
+async def only_slots(teller: Teller) -> None:
+    off = {"circuit_breakers": {"enabled": False}}
+    for limit in ({"concurrency": 1}, {"rate_per_s": 1, "burst": 1}):
+        gate, tried = make(teller, [1.0, LOST, LOST, LOST], limits={"a.*": limit}, **off)
+        await gate.run(paced(teller, ("a.read",) * 4, "a.read"))
+        teller.expect("one at a time", tried[1] - tried[0], 1.0)
+        teller.say(str(limit), tried, gate.house().admission.status())
+
+
+@story("nobody asks for what a look-up raises too late")
+async def late_lookup(teller: Teller) -> None:
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, what: told.append(str(what["message"])))
+
+    async def swallows() -> None:
+        try:
+            await asyncio.sleep(10_000.0)
+        except asyncio.CancelledError:
+            raise ValueError("too late to say") from None
+
+    gate = teller.gate(**ALONE)
+    remote = Remote(teller, gate, timeout_s=5.0)
+    await teller.run(gate, script(teller, [remote.plan(1, ["lost"], [swallows])]))
+    await asyncio.sleep(10.0)
+    gc.collect()
+    teller.expect("the loop complains of nothing", told, [])
+
+
+@story("a worker has more runs of a tenant than the store knows of")
+async def crowded_tenant(teller: Teller) -> None:
+    tenants = {name: {"budgets": {"max_concurrent_runs": 2}} for name in ("t", "u")}
+    gate = teller.gate(agent=AGENT, tenants=tenants)
+    caretaker = gate.house().supervisor.caretaker
+    for busy in ({}, {"t": 1}, {"t": 2}, {"t": 3, "u": 1}, {"v": 9}):
+        teller.say("busy", busy, "full", await caretaker.full_tenants(busy))
+    teller.expect("full", await caretaker.full_tenants({"t": 2, "u": 1}), ["t"])
+    teller.expect("without caps", await teller.gate().house().supervisor.caretaker.full_tenants({"t": 9}), [])
