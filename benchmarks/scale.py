@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,11 @@ def _ages(path: Path, *, keys: bool) -> Ages:
     """Return the ages by which the oldest runs that still have content lose it, or go for good."""
     import sqlite3
 
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         row = db.execute(
             "select started_at from runs where substr(record, 1, 14) <> '{\"purged\":true' order by id limit 1 offset ?",
             (PURGED_RUNS,),
         ).fetchone()
-    db.close()
     age_s = SYSTEM.wall() - row[0] - 2
     return Ages(age_s, age_s if keys else None, 0.0)
 

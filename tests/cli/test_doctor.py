@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,9 +72,8 @@ def stop(process):
 
 
 def change(path, statement, *params):
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(statement, params)
-    db.close()
 
 
 def test_a_store_that_is_well(found, store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -199,13 +200,12 @@ async def test_a_reader_that_holds_the_log_is_said(tmp_path, clock):
         await store.memory.remember(ANN, new_fact(TEXT, subject=SUBJECT))
         import sqlite3
 
-        with sqlite3.connect(path, isolation_level=None) as reader:
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader, reader:
             reader.execute("begin")
             reader.execute("select count(*) from memory_facts").fetchone()
             done = await erase(store, ACME, SUBJECT, clock)
             assert [region.where for region in done.regions] == [f"{path}-wal"]
             reader.execute("rollback")
-        reader.close()
         assert (await erase(store, ACME, SUBJECT, clock)).regions == ()
         assert left_in([tmp_path], text=TEXT, subject=SUBJECT) == ()
     finally:

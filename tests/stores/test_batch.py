@@ -1,6 +1,7 @@
 """Whatever shares a statement comes to what its pieces come to one after the other."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -29,6 +30,12 @@ def journal():
             (run_id, run_id, run_id),
         )
     return db
+
+
+@pytest.fixture
+def db():
+    with closing(journal()) as db:
+        yield db
 
 
 def claim(clock, key, run_id="run_1", tool="ticket.create", *, observing=False):
@@ -95,19 +102,19 @@ def works(clock):
 def test_a_batch_comes_to_what_its_pieces_come_to_one_by_one(data):
     clock = ManualClock()
     batches = data.draw(st.lists(st.lists(works(clock), max_size=60), min_size=1, max_size=3))
-    shared, alone = journal(), journal()
-    for items in batches:
-        for db in (shared, alone):
-            db.execute("begin")
-        assert told(carry_out(shared, items)) == told(one_by_one(alone, items))
-        for db in (shared, alone):
-            db.execute("commit")
-        assert rows(shared) == rows(alone)
+    with closing(journal()) as shared, closing(journal()) as alone:
+        for items in batches:
+            for db in (shared, alone):
+                db.execute("begin")
+            assert told(carry_out(shared, items)) == told(one_by_one(alone, items))
+            for db in (shared, alone):
+                db.execute("commit")
+            assert rows(shared) == rows(alone)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 40])
-def test_all_of_many_are_written_and_closed(count):
-    db, clock = journal(), ManualClock()
+def test_all_of_many_are_written_and_closed(db, count):
+    clock = ManualClock()
     for items, outcome in (
         ([claim(clock, key) for key in KEYS[:count]], None),
         ([settle(key) for key in KEYS[:count]], True),
@@ -118,8 +125,8 @@ def test_all_of_many_are_written_and_closed(count):
     assert db.execute("select count(*) from journal where state = 'done'").fetchone() == (count,)
 
 
-def test_many_share_statements():
-    db, clock = journal(), ManualClock()
+def test_many_share_statements(db):
+    clock = ManualClock()
     said = []
     db.execute("begin")
     db.set_trace_callback(said.append)
@@ -127,8 +134,8 @@ def test_many_share_statements():
     assert sum(text.lstrip().startswith("insert into journal") for text in said) == 2
 
 
-def test_one_that_cannot_be_done_spoils_nothing_of_the_others():
-    db, clock = journal(), ManualClock()
+def test_one_that_cannot_be_done_spoils_nothing_of_the_others(db):
+    clock = ManualClock()
     items = [claim(clock, key) for key in KEYS[:20]]
     items[7] = claim(clock, KEYS[7], "gone")
     db.execute("begin")
@@ -137,16 +144,16 @@ def test_one_that_cannot_be_done_spoils_nothing_of_the_others():
     assert db.execute("select count(*) from journal").fetchone() == (19,)
 
 
-def test_an_error_of_the_database_is_the_callers():
-    db, clock = journal(), ManualClock()
+def test_an_error_of_the_database_is_the_callers(db):
+    clock = ManualClock()
     db.execute("drop table journal")
     db.execute("begin")
     with pytest.raises(sqlite3.OperationalError):
         carry_out(db, [claim(clock, key) for key in KEYS])
 
 
-def test_what_is_claimed_and_closed_in_one_batch_keeps_its_order():
-    db, clock = journal(), ManualClock()
+def test_what_is_claimed_and_closed_in_one_batch_keeps_its_order(db):
+    clock = ManualClock()
     db.execute("begin")
     outcomes = carry_out(db, [claim(clock, key) for key in KEYS[:10]] + [settle(key) for key in KEYS[:10]])
     assert outcomes == [None] * 10 + [True] * 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -142,11 +143,10 @@ async def test_a_result_moved_to_another_claim_is_not_believed(path, clock):
     for name in ("a", "b"):
         await scene.claim(name)
         await scene.settle(DONE, name)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(
             "update journal set result = (select result from journal where sent_key = 'il1_a') where sent_key = 'il1_b'"
         )
-    db.close()
     claim = await scene.find("b")
     assert (claim.result, claim.result_kept) == (None, True)
     scene.store.close()

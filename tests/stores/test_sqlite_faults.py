@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,8 @@ class TestOpening:
 
     def test_a_file_of_a_newer_version_is_left_alone(self, path, open_store):
         open_store().close()
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db, db:
             db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
-        db.close()
         with pytest.raises(ConfigError, match=r"newer Interlock.*upgrade"):
             open_store()
 
@@ -83,9 +83,8 @@ class TestOpening:
         fresh = database.connect(":memory:", patience_s=1.0)
         database.migrate(fresh, "fresh")
         schema = "select type, name, sql from sqlite_schema order by name"
-        with sqlite3.connect(path) as older:
+        with closing(sqlite3.connect(path)) as older, older:
             assert older.execute(schema).fetchall() == fresh.execute(schema).fetchall()
-        older.close()
         fresh.close()
 
     @pytest.mark.parametrize(
@@ -108,9 +107,8 @@ class TestOpening:
 
     def test_a_file_without_its_secret_is_damaged(self, path, open_store):
         open_store().close()
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db, db:
             db.execute("delete from meta")
-        db.close()
         with pytest.raises(ConfigError, match="secret is gone"):
             open_store()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -52,7 +53,7 @@ class Pair:
         return old
 
     def select(self, query):
-        with sqlite3.connect(self.path) as db:
+        with closing(sqlite3.connect(self.path)) as db, db:
             return db.execute(query).fetchall()
 
     async def close(self):
@@ -103,7 +104,7 @@ class TestReservation:
             # The second one dies, too.
             for run in pair.second.house().supervisor._live:
                 pair.second.house().store.leases.let_go(run.scope.lease)
-            with sqlite3.connect(pair.path) as db:
+            with closing(sqlite3.connect(pair.path)) as db, db:
                 db.execute("update runs set lease_until_s = 0 where state = 'running'")
             old.append(again)
         result = await pair.start(pair.second, self.agent)

@@ -159,8 +159,8 @@ Opened = io.BufferedIOBase
 class _Counted(io.RawIOBase):
     """A file that tells how much of it has been read."""
 
-    def __init__(self, path: Path, watch: Watch) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, file: io.FileIO, watch: Watch) -> None:
+        self._file = file
         self._watch = watch
         self._read = 0
 
@@ -180,7 +180,8 @@ class _Counted(io.RawIOBase):
 
 @contextmanager
 def _opened(path: Path, watch: Watch = lambda _read: None) -> Iterator[Opened]:
-    with io.BufferedReader(_Counted(path, watch), _BUFFER) as file:
+    # Opened here: an object that could not be made would be closed all the same, by the collector.
+    with io.BufferedReader(_Counted(path.open("rb", buffering=0), watch), _BUFFER) as file:
         if file.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield unpacked
