@@ -3,10 +3,12 @@
 import asyncio
 import dataclasses
 import datetime as dt
+import gc
 import json
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from adapter_scenes import Remote, make_gate
@@ -17,6 +19,7 @@ from interlock import StopReason
 from interlock.adapters import idempotency_key, packages
 from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.seam import Seam
+from interlock.adapters.shelf import Schemas, code_of
 
 
 async def within(gate, work, **words):
@@ -559,3 +562,39 @@ def test_neither_interlock_nor_the_seam_imports_a_framework():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+def test_tools_that_are_made_anew_share_what_was_compiled_of_them_but_not_with_other_functions_or_gates():
+    def made(limit):
+        def search(query: str) -> int:
+            return limit
+
+        return search
+
+    def other(query: str) -> int:
+        return 0
+
+    compiled = []
+
+    def place(fn):
+        return ("search", "{}", code_of(fn))
+
+    def compile_it():
+        compiled.append(object())
+        return compiled[-1]
+
+    gates = [interlock.Interlock(), interlock.Interlock()]
+    first, again, elsewhere = Schemas(gates[0]), Schemas(gates[0]), Schemas(gates[1])
+    found = [first.of(place(made(1)), compile_it), again.of(place(made(2)), compile_it)]
+    assert found == compiled * 2
+    found += [again.of(place(other), compile_it), elsewhere.of(place(made(3)), compile_it)]
+    assert len({id(schema) for schema in found}) == len(compiled) == 3
+
+
+def test_a_gate_is_let_go_with_what_was_compiled_for_it():
+    gate = interlock.Interlock()
+    Schemas(gate).of("place", object)
+    gone = weakref.ref(gate)
+    del gate
+    gc.collect()
+    assert gone() is None

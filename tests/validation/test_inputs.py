@@ -7,7 +7,9 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import gc
 import uuid
+import weakref
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -492,3 +494,20 @@ async def test_the_guard_lets_valid_calls_and_observed_ones_through():
     call = make_call(tool, invalid=InvalidArguments("x"), observing=True)
     assert (await guard(call)).value == 1
     assert call.would_have == [StopReason.INVALID_INPUT]
+
+
+def test_a_function_is_compiled_once_for_each_way_to_read_it_and_is_let_go():
+    def made():
+        def tool(amount: int = 1): ...
+
+        return tool
+
+    tool = made()
+    compiled = compile_inputs(tool, strict=True)
+    assert compile_inputs(tool, strict=True) is compiled
+    assert compile_inputs(tool, strict=False) is not compiled
+    assert compile_inputs(made(), strict=True) is not compiled
+    gone = weakref.ref(tool)
+    del tool
+    gc.collect()
+    assert gone() is None

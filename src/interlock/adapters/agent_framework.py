@@ -16,6 +16,7 @@ from typing import Any, Literal
 from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.packages import needs, tested
 from interlock.adapters.seam import Seam
+from interlock.adapters.shelf import Schemas, code_of
 from interlock.adapters.values import ToolArguments
 from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
@@ -88,7 +89,7 @@ class _Guard:
         self.seam = Seam(gate)
         self.prices = gate.settings.prices
         self._strict = gate.settings.validation.input.strict
-        self._schemas: dict[tuple[str, str], Schema] = {}
+        self._schemas = Schemas(gate)
         self._inputs: dict[int, tuple[FunctionTool, Schema]] = {}
 
     def run(self) -> Run:
@@ -102,12 +103,8 @@ class _Guard:
         known = self._inputs.get(id(tool))
         if known is not None and known[0] is tool:
             return known[1]
-        place = (tool.name, json.dumps(tool.parameters(), sort_keys=True, default=str))
-        found = self._schemas.get(place)
-        if found is None:
-            if len(self._schemas) >= TOOLS_KEPT:
-                self._schemas.clear()
-            found = self._schemas[place] = self._compiled(tool)
+        place = (tool.name, json.dumps(tool.parameters(), sort_keys=True, default=str), code_of(tool.func))
+        found = self._schemas.of(place, functools.partial(self._compiled, tool))
         if len(self._inputs) >= TOOLS_KEPT:
             self._inputs.clear()
         self._inputs[id(tool)] = (tool, found)

@@ -19,6 +19,7 @@ from interlock.adapters.langchain_values import MALFORMED, NOTHING, kept, messag
 from interlock.adapters.nests import Nest, nested_in
 from interlock.adapters.outcome import Outcome
 from interlock.adapters.seam import Seam
+from interlock.adapters.shelf import Schemas
 from interlock.config.gate import Interlock
 from interlock.core.errors import ConfigError, InterlockError, LeaseLost, NoRun, NotPerformed, RunStopped
 from interlock.gateway.tools import KEY, attempt_under_way
@@ -87,7 +88,7 @@ class Guard:
         self.by_framework = by_framework
         self._strict = gate.settings.validation.input.strict
         self._tools: dict[int, _GuardedTool] = {}
-        self._schemas: dict[tuple[str, str], Any] = {}
+        self._schemas = Schemas(gate)
 
     # -- runs
 

@@ -18,6 +18,7 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool
 from pydantic import BaseModel, create_model
 
 from interlock.adapters.langchain_values import NOTHING
+from interlock.adapters.shelf import Schemas, code_of
 from interlock.adapters.values import ToolArguments
 from interlock.core.calls import Schema
 from interlock.core.errors import ConfigError
@@ -77,7 +78,7 @@ class ToolFacts:
         "watched",
     )
 
-    def __init__(self, tool: BaseTool, schemas: dict[tuple[str, str], Schema], *, strict: bool) -> None:
+    def __init__(self, tool: BaseTool, schemas: Schemas, *, strict: bool) -> None:
         self.tool = tool
         parts = _parts(tool)
         functions = tuple(parts.values()) or (tool._run, tool._arun)  # noqa: SLF001 - what a class of its own overrides
@@ -99,11 +100,8 @@ class ToolFacts:
                 # A tool of a gate is no coroutine function, and is awaited where LangChain awaits.
                 awaits = name == "coroutine" or inspect.iscoroutinefunction(fn)
                 setattr(self.executed, name, _watched(fn, takes_key=_takes_key(fn), awaits=awaits))
-        place = (tool.name, _spelled(self.exposed))
-        # Tools that are made anew for each request share one, as long as they look alike.
-        if place not in schemas:
-            schemas[place] = _inputs(self.exposed, strict=strict)
-        self.inputs = schemas[place]
+        place = (tool.name, _spelled(self.exposed), *map(code_of, parts.values()))
+        self.inputs = schemas.of(place, functools.partial(_inputs, self.exposed, strict=strict))
 
 
 def _parts(tool: BaseTool) -> dict[str, Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -14,7 +15,7 @@ from interlock.gateway.tools import Tool
 from interlock.policy.approval import given, refused
 from interlock.policy.globs import valid_tool_name
 
-__all__ = ["Asked", "Said", "Shelf"]
+__all__ = ["Asked", "Said", "Schemas", "Shelf", "code_of"]
 
 # Whether a person must approve, or has decided.
 Asked = Literal["required", "given", "refused"] | None
@@ -24,6 +25,44 @@ _DECIDED = {"given": given, "refused": refused}
 TOOLS_KEPT = 4096
 _ARGUMENTS = ToolArguments()
 _VALUE = ToolValue()
+
+
+# Of each gate: what its adapters have compiled, by what makes a tool of the framework what it is.
+_COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, Schema]] = weakref.WeakKeyDictionary()
+
+
+class Schemas:
+    """What the arguments of a gate's tools must fit: tools that are made anew for each request share it.
+
+    Args:
+        gate: The gate.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, gate: object) -> None:
+        self._known = _COMPILED.setdefault(gate, {})
+
+    def of(self, place: Any, compiled: Callable[[], Schema]) -> Schema:
+        """Return what was compiled for this place, or compile it.
+
+        Args:
+            place: The tool's name, its schema as text, and what its functions are made of: tools alike in all are one.
+        """
+        found = self._known.get(place)
+        if found is None:
+            if len(self._known) >= TOOLS_KEPT:
+                self._known.clear()
+            found = self._known[place] = compiled()
+        return found
+
+
+def code_of(fn: Any) -> Any:
+    """Return what tells a tool's function apart, and is the same each time that the function is made anew.
+
+    The function itself would be kept, with all that it has seen.
+    """
+    return getattr(fn, "__code__", type(fn))
 
 
 class Said(NamedTuple):

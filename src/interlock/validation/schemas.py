@@ -12,6 +12,7 @@ import functools
 import inspect
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NotRequired, Required
 
@@ -30,6 +31,11 @@ __all__ = ["Arguments", "JsonSchema", "Output", "SchemaMismatch", "compile_input
 
 # What an annotation that cannot be used raises while it is compiled.
 _UNUSABLE = (PydanticUserError, SchemaError, TypeError, NameError, AttributeError, SyntaxError)
+
+# Applications that make their tools anew for each request make them of the same functions.
+_COMPILED: weakref.WeakKeyDictionary[types.FunctionType, dict[tuple[bool, frozenset[str]], Arguments]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Arguments:
@@ -182,7 +188,14 @@ def compile_inputs(
         return JsonSchema(source, closed=strict)
     if isinstance(source, type) and issubclass(source, BaseModel):
         return _model_arguments(source, strict=strict)
-    return _function_arguments(source, strict=strict, ignore=frozenset(ignore))
+    ignored = frozenset(ignore)
+    if type(source) is not types.FunctionType:
+        return _function_arguments(source, strict=strict, ignore=ignored)
+    known = _COMPILED.setdefault(source, {})
+    found = known.get((strict, ignored))
+    if found is None:
+        found = known[strict, ignored] = _function_arguments(source, strict=strict, ignore=ignored)
+    return found
 
 
 def compile_output(source: Any) -> Output | JsonSchema | None:
