@@ -61,6 +61,18 @@ async def test_a_submitted_run_is_worked_on_and_its_outcome_is_there_for_all(gat
     assert await gate.submit("agent", {"n": 1}, inputs={"more": 2}, request_id="q1", tenant_id="acme") == run_id
 
 
+async def test_a_gate_whose_worker_has_drained_can_be_worked_for_again(gate):
+    async def agent(run, task):
+        return task
+
+    async with working(gate, agent=agent):
+        pass
+    run_id = await gate.submit("agent", "x")
+    async with working(gate, agent=agent):
+        row = await until(gate, run_id, RunState.ENDED)
+    assert (row.reason, row.fence) == ("success", 1)
+
+
 async def test_what_cannot_be_queued_is_refused_with_its_reason(gate):
     await gate.submit("agent", "x", request_id="q1")
     for words in ({"task": "y", "request_id": "q1"}, {"task": object()}, {"task": "x", "tenant_id": ""}):

@@ -71,7 +71,7 @@ class Supervisor:
         self._history = history
         self.caretaker = Caretaker(machinery, history, secretary)
         self._live: set[Run] = set()
-        self._returning = False
+        self.returning = False  # whether a worker drains: no run of the queue is begun
 
     # -- a whole run
 
@@ -88,7 +88,7 @@ class Supervisor:
     ) -> RunResult | None:
         """Go on with a run that this worker has taken from the queue; None where it was handed back."""
         opened = await self.enter(self._scopes.root(request)[0], Begun(True, row), asked_s)
-        if self._returning and isinstance(opened, Run):
+        if self.returning and isinstance(opened, Run):
             self._left(opened)
             await self._machinery.leases.hand_back(row.run_id, row.fence, row.used_s)
             return None
@@ -122,7 +122,7 @@ class Supervisor:
 
     def return_runs(self) -> None:
         """Begin no more runs from the queue, and hand back those under way, once their writes have settled."""
-        self._returning = True
+        self.returning = True
         for run in list(self._live):
             run.returning = True
             run.stop(Stop(StopReason.CANCELLED, "the worker drains; another one goes on with this run"))

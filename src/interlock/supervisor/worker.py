@@ -91,6 +91,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `drain` is called."""
+        self._supervisor.returning = False  # another worker of this gate may have drained before
         options, wait_s = self._options, self._options.poll_s
         drained = asyncio.create_task(self._drained.wait())
         rung = asyncio.Event()
@@ -132,7 +133,10 @@ class Worker:
         if now_s - self._asked_at >= options.doubts_s and (self._asking is None or self._asking.done()):
             self._asked_at = now_s
             self._asking = asyncio.create_task(self._ask_remotes())
-        while len(self._under_way) < options.concurrency and not self._drained.is_set():
+        # While the gate hands its runs back, what is taken would only come back to the queue.
+        while not (self._drained.is_set() or self._supervisor.returning):
+            if len(self._under_way) >= options.concurrency:
+                return
             busy = Counter(self._under_way.values())
             full = await self._full(busy)
             asked_s = self._clock.boot()
