@@ -15,11 +15,13 @@ import inspect
 import json
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from interlock.adapters.agents import Turn
 from interlock.adapters.nests import Nest, nested_in
 from interlock.adapters.packages import needs, tested
 from interlock.adapters.seam import Seam
-from interlock.adapters.values import ToolArguments
+from interlock.adapters.values import ToolArguments, as_json
 from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
 from interlock.core.calls import Schema
@@ -192,7 +194,8 @@ class InterlockPlugin(BasePlugin):
             threaded=facts.blocks,
         )
         if outcome.ok and outcome.note is None:
-            return outcome.value
+            # A declared output is a model; ADK's clients, and its stores of sessions, take JSON.
+            return as_json(outcome.value) if isinstance(outcome.value, BaseModel) else outcome.value
         return {"result": outcome.for_model} if outcome.ok else {"error": outcome.for_model}
 
     def _facts_of(self, tool: BaseTool) -> _Facts:
