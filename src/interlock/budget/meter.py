@@ -173,6 +173,10 @@ class Meter:
             refused = meter._turn_refused(worst_usd, worst_tokens)
             if refused is not None:
                 return refused
+        return self.take_turn(worst_usd, worst_tokens)
+
+    def take_turn(self, worst_usd: float | None, worst_tokens: int | None) -> Reservation:
+        """Count and reserve one model turn, whatever the caps say."""
         held = Reservation(self._hold_usd(worst_usd), worst_tokens or 0, worst_usd is not None)
         for meter in self._chain:
             meter.steps += 1

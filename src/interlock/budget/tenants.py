@@ -88,10 +88,17 @@ class TenantBudgets:
         Raises:
             StoreUnavailable: It is not known what is left, so there is no turn.
         """
-        day = datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
+        day = self._day()
         if not await self._store.reserve(tenant_id, day, usd, cap_usd):
             return None
         return Held(tenant_id, day, usd)
+
+    def unheld(self, tenant_id: str) -> Held:
+        """Return what lets a turn be settled for which nothing was held: what it costs is counted then."""
+        return Held(tenant_id, self._day(), 0.0)
+
+    def _day(self) -> str:
+        return datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
 
     def settle(self, held: Held, usd: float) -> None:
         """Replace what a turn held by what it cost."""

@@ -8,6 +8,7 @@ from interlock.budget.loops import LoopDetector, Looped
 from interlock.budget.meter import Meter
 from interlock.core.calls import Stop
 from interlock.core.clock import Clock
+from interlock.core.reasons import StopReason
 from interlock.core.trust import Lineage, Trust
 from interlock.gateway.tape import Tape
 from interlock.journal.effects import Journaled
@@ -138,3 +139,13 @@ class RunScope(Looped, Ruled, Hearing, Retried, Journaled, Recorded):
         self.request_time_ms = root.request_time_ms if root is not None else request_time_ms
         self.occurrences: dict[bytes, int] = root.occurrences if root is not None else {}
         self.proposed: set[bytes] | None = root.proposed if root is not None else None
+
+    def is_over(self) -> bool:
+        """Whether its time is up; one that only observes notes that, and has as much as it takes."""
+        return self.clock.monotonic() >= self.deadline_s and not self.spared(StopReason.TIME_BUDGET)
+
+    def spared(self, reason: StopReason) -> bool:
+        """Whether this run only observes, and so is not stopped; what would have stopped it is on its record."""
+        if self.observing:
+            self.trace.spare(reason.value)
+        return self.observing

@@ -123,6 +123,7 @@ class Trace:
         "_kinds",
         "_numbers",
         "_recorded",
+        "_spared",
         "added",
         "agent",
         "fence",
@@ -140,6 +141,7 @@ class Trace:
         self.agent = agent
         self.added = 0
         self._recorded = -1
+        self._spared: dict[str, None] = {}
         self.fence = 1
         self._kept = kept
         self._kinds: list[Kind] = []
@@ -176,13 +178,17 @@ class Trace:
         numbers = bytes(self._numbers[-len(kinds) * _SIZE :]) if kinds else b""
         return [row(kind, *unpacked) for kind, unpacked in zip(kinds, _NUMBERS.iter_unpack(numbers), strict=True)]
 
+    def spare(self, reason: str) -> None:
+        """Take in a reason, of no call, for which an observing run was not stopped."""
+        self._spared[reason] = None
+
     def would_have(self) -> list[str]:
-        """Return the distinct reasons that an observing run did not refuse with, in order of appearance."""
+        """Return the distinct reasons that an observing run did not refuse with; first those of calls, in order."""
         found: dict[str, None] = {}
         for kind in self._kinds[-self._kept :]:
             if kind.more is not None:
                 found.update(dict.fromkeys(kind.more.would_have))
-        return list(found)
+        return list(found | self._spared)
 
 
 class Recorded(RunFacts):

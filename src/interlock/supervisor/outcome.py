@@ -107,6 +107,7 @@ def _result(run: Ended, reason: StopReason, output: Any, details: dict[str, Any]
     if scope.growth.alarm is not None:
         details["prompt_growth"] = asdict(scope.growth.alarm)
     if scope.observing:
+        scope.is_over()  # noted, although no call and no turn has come since
         details["would_have"] = scope.trace.would_have()
     category = category_of(reason, doubts=bool(run.doubts))
     if category is not None:

@@ -301,7 +301,7 @@ class Run:
                 self.stop(stop)
         if scope.stop is None and not self._machinery.switches.idle():
             await self._check_switches()
-        if scope.stop is None and scope.clock.monotonic() >= scope.deadline_s:
+        if scope.stop is None and scope.is_over():
             self.stop(TIME_IS_UP)
         stop = scope.stop
         if stop is None:

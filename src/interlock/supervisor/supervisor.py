@@ -183,7 +183,7 @@ class Supervisor:
     def at_deadline(self, run: Run) -> Callable[[], None]:
         """Stop a run when its time is over; return what calls that off."""
         left_s = run.scope.deadline_s - run.scope.clock.monotonic()
-        if left_s == float("inf"):
+        if left_s == float("inf") or run.scope.observing:
             return lambda: None
         run.deadline = Deadline(run.bridge.loop, left_s, run.stop)
         return run.deadline.cancel
@@ -235,14 +235,15 @@ class Supervisor:
         """Wait until the tenant may have one more run under way."""
         scope = run.scope
         try:
-            cap = await self._machinery.tenants.enter(scope.tenant_id, scope.run_id, scope.deadline_s)
+            until_s = scope.started_s if scope.observing else scope.deadline_s  # watching must not slow anybody down
+            cap = await self._machinery.tenants.enter(scope.tenant_id, scope.run_id, until_s)
         except asyncio.CancelledError as error:
             self._left(run)
             self.secretary.close_soon(run, judge(run, error=error))
             raise
         except InterlockError as error:
-            return await self.close(run, error) or await self._elsewhere_now(run)
-        if cap is None:
+            return run if scope.spared(error.reason) else await self.close(run, error) or await self._elsewhere_now(run)
+        if cap is None or scope.spared(StopReason.TIME_BUDGET):
             return run
         key = f"tenants.{scope.tenant_id}.budgets.max_concurrent_runs"
         run.stop(Stop(StopReason.TIME_BUDGET, f"{key} = {cap}: no place until the run's time was up"))

@@ -153,6 +153,8 @@ class ModelTurn(Opened["ModelTurn"]):
         if self.wrap_up:
             return Cut(self._machinery.wrap_up_s)
         run = self._run
+        if run.scope.observing:
+            return None
         if run.deadline is not None:
             return run.deadline.cut()
         left_s = run.scope.deadline_s - run.scope.clock.monotonic()  # of a child, which may have less than its root
@@ -183,6 +185,10 @@ class ModelTurn(Opened["ModelTurn"]):
             return held
         return await self._reserve_of_tenant(held, cap_usd) or held
 
+    def _refused(self, stop: Stop) -> Stop | None:
+        """Return what the turn is refused with; None where the run only observes, and takes it all the same."""
+        return None if self._run.scope.spared(stop.reason) and not self.wrap_up else stop
+
     def _reserve(self) -> Reservation | Stop:
         meter = self._run.scope.meter
         capped = meter.capped_usd() and not self._machinery.unpriced_allowed
@@ -195,18 +201,22 @@ class ModelTurn(Opened["ModelTurn"]):
             elif self._worst is not None:
                 worst_usd = worst
         if unknown is not None and capped:
-            return Stop(
-                StopReason.COST_BUDGET,
-                f"price of {unknown} unknown: {_remedy(unknown)}, or set max_usd: null",
-                {"budget": "agent.budgets.max_usd", "unpriced": unknown},
+            stop = self._refused(
+                Stop(
+                    StopReason.COST_BUDGET,
+                    f"price of {unknown} unknown: {_remedy(unknown)}, or set max_usd: null",
+                    {"budget": "agent.budgets.max_usd", "unpriced": unknown},
+                )
             )
-        if self.wrap_up:
-            held = meter.admit_wrap_up(worst_usd)
-        else:
-            held = meter.admit_turn(worst_usd, None if self._worst is None else self._worst.tokens)
+            if stop is not None:
+                return stop
+        worst_tokens = None if self._worst is None else self._worst.tokens
+        held = meter.admit_wrap_up(worst_usd) if self.wrap_up else meter.admit_turn(worst_usd, worst_tokens)
         if isinstance(held, Refused):
             error = held.error("model turn")
-            return Stop(error.reason, str(error), error.details)
+            return self._refused(Stop(error.reason, str(error), error.details)) or meter.take_turn(
+                worst_usd, worst_tokens
+            )
         return held
 
     async def _reserve_of_tenant(self, held: Reservation, cap_usd: float) -> Stop | None:
@@ -214,14 +224,18 @@ class ModelTurn(Opened["ModelTurn"]):
         scope, tenants = self._run.scope, self._machinery.tenants
         try:
             self._held_of_tenant = await tenants.reserve(scope.tenant_id, held.usd, cap_usd)
+            if self._held_of_tenant is not None:
+                return None
+            key = f"tenants.{scope.tenant_id}.budgets.max_usd_per_day"
+            text = f"model turn: {key} = {cap_usd:g} is used up"
+            stop = self._refused(Stop(StopReason.COST_BUDGET, text, {"budget": key}))
         except StoreUnavailable as error:
+            stop = self._refused(Stop(error.reason, str(error)))
+        if stop is None:
+            self._held_of_tenant = tenants.unheld(scope.tenant_id)
+        else:
             scope.meter.cancel_turn(held)
-            return Stop(error.reason, str(error))
-        if self._held_of_tenant is not None:
-            return None
-        scope.meter.cancel_turn(held)
-        key = f"tenants.{scope.tenant_id}.budgets.max_usd_per_day"
-        return Stop(StopReason.COST_BUDGET, f"model turn: {key} = {cap_usd:g} is used up", {"budget": key})
+        return stop
 
     def charge(self, usage: Any, *, model: str | None = None) -> None:
         """Charge the usage of a reply: OpenAI's or Anthropic's object, a mapping, or a `Usage`.
