@@ -9,7 +9,7 @@ import asyncio
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -213,6 +213,8 @@ class Registry:
             raise ConfigError(f"tool {name}: timeout_s must be between 0 and 86,400 seconds")
         takes_key = KEY in inspect.signature(fn).parameters
         inputs = compile_inputs(input if input is not None else fn, strict=self._strict)
+        if lookup is not None and not inputs.open:
+            _check_lookup(name, lookup, inputs.names)
         spec = ToolSpec(
             name=name,
             fn=fn,
@@ -268,6 +270,17 @@ def _on_unknown(
             " or natural=True"
         )
     return word
+
+
+def _check_lookup(tool: str, lookup: Callable[..., Any], names: Collection[str]) -> None:
+    """Refuse a look-up that asks for what no call of the tool has."""
+    for parameter in inspect.signature(lookup).parameters.values():
+        named = parameter.kind in {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+        if named and parameter.default is parameter.empty and parameter.name not in {*names, KEY}:
+            raise ConfigError(
+                f"tool {tool}: lookup takes {parameter.name!r}, which is not an argument of the tool;"
+                f" it gets those that it names, and {KEY}"
+            )
 
 
 def _identity(name: str, fn: Callable[..., Any], identity: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from interlock.core.calls import ToolSpec
 
-__all__ = ["Found", "InThread", "Inquiry", "Verdict", "wants_key"]
+__all__ = ["Found", "InThread", "Inquiry", "Verdict", "names_taken", "wants_key"]
 
 InThread = Callable[[Callable[..., Any], dict[str, Any], str], Awaitable[Any]]
 
@@ -59,6 +59,7 @@ class Inquiry:
         self._name = tool.name
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(tool.lookup))
         self._wants_key = wants_key(tool.lookup)
+        self._takes = names_taken(tool.lookup)
         self._in_thread = in_thread
         self._timeout_s = timeout_s
         self._asked: set[asyncio.Future[Any]] = set()
@@ -115,6 +116,8 @@ class Inquiry:
 
     async def _answer(self, args: Mapping[str, Any], key: str | None) -> Any:
         kwargs = {**args, "idempotency_key": key} if self._wants_key else dict(args)
+        if self._takes is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name in self._takes}
         if not self._is_async:
             value = await self._in_thread(self._in_its_thread, kwargs, self._name)
             return await value if inspect.isawaitable(value) else value
@@ -136,6 +139,18 @@ def _key_in(value: Any) -> Any:
     """Return the idempotency key that an answer says it is of, or None where it says nothing."""
     found = value.get("idempotency_key") if isinstance(value, Mapping) else getattr(value, "idempotency_key", None)
     return found if isinstance(found, str) else None
+
+
+def names_taken(fn: Callable[..., Any]) -> frozenset[str] | None:
+    """Return the names of the arguments that the function can be given; None: whatever there is."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(parameter.name for parameter in parameters if parameter.kind in named)
 
 
 def wants_key(fn: Callable[..., Any]) -> bool:
