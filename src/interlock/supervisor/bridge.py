@@ -102,8 +102,7 @@ class _Hop(Generic[T]):
         except BaseException as error:
             self._end(None, error)
         else:
-            going_on = self._loop.create_task(_going_on(self._work, waits_for))
-            going_on.add_done_callback(self._ended)
+            self._loop.create_task(_going_on(self._work, waits_for)).add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -117,9 +116,13 @@ class _Hop(Generic[T]):
         self._done.release()
 
 
-@types.coroutine
-def _going_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+async def _going_on(work: Coroutine[Any, Any, T], waits_for: Any) -> T:
     """Go on with work that waits for something, as its task."""
+    return await _rest_of(work, waits_for)
+
+
+@types.coroutine
+def _rest_of(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
     try:
         while True:
             try:
