@@ -16,7 +16,7 @@ from typing import Any, Literal
 from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.packages import needs, tested
 from interlock.adapters.seam import Seam
-from interlock.adapters.shelf import Schemas, code_of
+from interlock.adapters.shelf import Schemas, code_of, own_rules
 from interlock.adapters.values import ToolArguments
 from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
@@ -103,7 +103,8 @@ class _Guard:
         known = self._inputs.get(id(tool))
         if known is not None and known[0] is tool:
             return known[1]
-        place = (tool.name, json.dumps(tool.parameters(), sort_keys=True, default=str), code_of(tool.func))
+        spelled = json.dumps(tool.parameters(), sort_keys=True, default=str)
+        place = (tool.name, spelled, own_rules(tool.input_model), code_of(tool.func))
         found = self._schemas.of(place, functools.partial(self._compiled, tool))
         if len(self._inputs) >= TOOLS_KEPT:
             self._inputs.clear()

@@ -18,7 +18,7 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool
 from pydantic import BaseModel, create_model
 
 from interlock.adapters.langchain_values import NOTHING
-from interlock.adapters.shelf import Schemas, code_of
+from interlock.adapters.shelf import Schemas, code_of, own_rules
 from interlock.adapters.values import ToolArguments
 from interlock.core.calls import Schema
 from interlock.core.errors import ConfigError
@@ -100,7 +100,7 @@ class ToolFacts:
                 # A tool of a gate is no coroutine function, and is awaited where LangChain awaits.
                 awaits = name == "coroutine" or inspect.iscoroutinefunction(fn)
                 setattr(self.executed, name, _watched(fn, takes_key=_takes_key(fn), awaits=awaits))
-        place = (tool.name, _spelled(self.exposed), *map(code_of, parts.values()))
+        place = (tool.name, _spelled(self.exposed), own_rules(tool.args_schema), *map(code_of, parts.values()))
         self.inputs = schemas.of(place, functools.partial(_inputs, self.exposed, strict=strict))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from interlock.gateway.tools import Tool
 from interlock.policy.approval import given, refused
 from interlock.policy.globs import valid_tool_name
 
-__all__ = ["Asked", "Said", "Schemas", "Shelf", "code_of"]
+__all__ = ["Asked", "Said", "Schemas", "Shelf", "code_of", "own_rules"]
 
 # Whether a person must approve, or has decided.
 Asked = Literal["required", "given", "refused"] | None
@@ -29,6 +29,10 @@ _VALUE = ToolValue()
 
 # Of each gate: what its adapters have compiled, by what makes a tool of the framework what it is.
 _COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, Schema]] = weakref.WeakKeyDictionary()
+
+
+# Parts of pydantic's own schema of a model in which nothing checks.
+_NO_CHECK = {"serialization", "metadata"}
 
 
 class Schemas:
@@ -47,7 +51,8 @@ class Schemas:
         """Return what was compiled for this place, or compile it.
 
         Args:
-            place: The tool's name, its schema as text, and what its functions are made of: tools alike in all are one.
+            place: The tool's name, its schema as text, the rules of its own, and what its functions are made of: tools
+                alike in all are one.
         """
         found = self._known.get(place)
         if found is None:
@@ -63,6 +68,23 @@ def code_of(fn: Any) -> Any:
     The function itself would be kept, with all that it has seen.
     """
     return getattr(fn, "__code__", type(fn))
+
+
+def own_rules(model: Any) -> Any:
+    """Return a model of arguments that checks by functions of its own; None where its schema says all of it.
+
+    Such functions may go by what they have seen when they were made, so that models alike as text are not one.
+    """
+    left = [getattr(model, "__pydantic_core_schema__", {})]
+    while left:
+        part = left.pop()
+        if isinstance(part, Mapping):
+            if str(part.get("type", "")).startswith("function-"):
+                return model
+            left += [value for name, value in part.items() if name not in _NO_CHECK]
+        elif isinstance(part, list | tuple):
+            left += part
+    return None
 
 
 class Said(NamedTuple):
