@@ -3,8 +3,9 @@
 A value belongs to whoever said it first: the task, a trusted tool, or an untrusted one. A pure machine, fed in
 the order of events; live runs, resumed runs and the backtest feed the same one.
 
-What a run reads counts for the calls that are proposed after it: calls that a model proposes together cannot
-have learned from each other's answers, whichever of them is quicker.
+What a run reads counts for the calls that are made after it: calls that are made at once cannot have learned from
+each other's answers, whichever of them is quicker. Where a loop makes a turn's calls one after another, the later
+ones count as having heard the earlier: which they have not, and so it errs on the safe side.
 """
 
 from __future__ import annotations
