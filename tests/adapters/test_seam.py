@@ -9,17 +9,18 @@ import subprocess
 import sys
 import threading
 import weakref
+from typing import Annotated
 
 import pytest
 from adapter_scenes import Remote, make_gate
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, create_model, field_validator
 
 import interlock
 from interlock import StopReason
 from interlock.adapters import idempotency_key, packages
 from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.seam import Seam
-from interlock.adapters.shelf import Schemas, code_of
+from interlock.adapters.shelf import Schemas, code_of, own_rules
 
 
 async def within(gate, work, **words):
@@ -589,6 +590,21 @@ def test_tools_that_are_made_anew_share_what_was_compiled_of_them_but_not_with_o
     assert found == compiled * 2
     found += [again.of(place(other), compile_it), elsewhere.of(place(made(3)), compile_it)]
     assert len({id(schema) for schema in found}) == len(compiled) == 3
+
+
+def test_a_model_that_checks_by_functions_is_told_from_one_that_looks_alike():
+    def check(value):
+        return value
+
+    plain = create_model("Plain", account=(str, ...), tags=(list[str] | None, None))
+    by_function = create_model("Rules", account=(Annotated[str, AfterValidator(check)], ...))
+    for model in (
+        by_function,
+        create_model("Decorated", account=(str, ...), __validators__={"known": field_validator("account")(check)}),
+        create_model("Nested", inside=(list[by_function], ...)),
+    ):
+        assert own_rules(model) is model
+    assert own_rules(plain) is own_rules(create_model("Outer", inside=(plain, ...))) is own_rules(None) is None
 
 
 def test_a_gate_is_let_go_with_what_was_compiled_for_it():
