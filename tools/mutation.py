@@ -7,7 +7,7 @@ code to. Nothing else counts: no unit test is run. Each mutant is tried in a for
 one module changed; one of a line that nothing reaches lives without a trial. All chance is seeded.
 
     python tools/mutation.py [--sample N] [--seed N] [--jobs N] [--schedules N] [--only WORD] [--json FILE]
-        [--quick | --promises]
+        [--packages NAME ...] [--quick | --promises]
 
 `--quick` ends a trial at the first difference, and does not ask whether a promise alone would have told; `--promises`
 asks for nothing else.
@@ -262,9 +262,9 @@ def tried(mutants: Mapping[Mutant, Sequence[str]], options: argparse.Namespace) 
     return found
 
 
-def chosen(only: str, sample: int | None, seed: int) -> list[Mutant]:
+def chosen(packages: Sequence[str], only: str, sample: int | None, seed: int) -> list[Mutant]:
     """Return the mutants to try: all, or a sample that the seed draws, in their order."""
-    files = [path.relative_to(SOURCE) for package in PACKAGES for path in sorted((SOURCE / package).glob("*.py"))]
+    files = [path.relative_to(SOURCE) for package in packages for path in sorted((SOURCE / package).glob("*.py"))]
     every = [mutant for path in files for mutant in mutants_of(SOURCE, path) if only in str(mutant)]
     if sample is None or sample >= len(every):
         return every
@@ -293,6 +293,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1)))
     parser.add_argument("--schedules", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="one reason is enough for each")
+    parser.add_argument("--packages", nargs="+", choices=PACKAGES, default=PACKAGES)
     parser.add_argument("--only", default="", help="mutants whose name has this word")
     parser.add_argument("--promises", action="store_true", help="compare nothing with the accepted record")
     parser.add_argument("--goal", type=float, default=0.0)
@@ -303,7 +304,7 @@ def main(words: list[str]) -> int:
         print(f"the suites fail as they are: nothing can be concluded\n{wrong}")
         return 1
     known = spared()
-    mutants = chosen(options.only, options.sample, options.seed)
+    mutants = chosen(options.packages, options.only, options.sample, options.seed)
     equivalent = [mutant for mutant in mutants if named(mutant) in known]
     mutants = [mutant for mutant in mutants if named(mutant) not in known]
     began_s = time.monotonic()
