@@ -28,9 +28,9 @@ from interlock.chaos.suite import EVERYTHING, GOLDEN, Suite, Task, faults_of, lo
 from interlock.chaos.trying import Outcome, settings_of, try_once
 
 FILE = Path(__file__).with_name("accepted_record.txt")
-SCHEDULES, IN_FULL, LONGEST = 200, 16, 100
+SCHEDULES, IN_FULL, LONGEST, LONGEST_PROMPT = 200, 16, 88, 48
 # Of stories, which are many: lines in full, characters of a line, and hashes that stand for the rest.
-TOLD, SHORT, HASHES = 12, 72, 8
+TOLD, SHORT, HASHES = 8, 64, 8
 
 SUITES = {"golden": load_suite(GOLDEN), "everything": load_suite(EVERYTHING)}
 
@@ -95,13 +95,13 @@ def _rules(suite: Suite) -> tuple[str, ...]:
 
 
 def _cut(account: Sequence[str], longest: int) -> tuple[str, ...]:
-    return tuple(shown(line, longest) for line in account)
+    return tuple(shown(line, LONGEST_PROMPT if line.startswith("prompt ") else longest) for line in account)
 
 
 def _short_story(lines: Sequence[str]) -> tuple[str, ...]:
     step = max(10, -(-(len(lines) - TOLD) // HASHES))
     rest = range(TOLD, len(lines), step)
-    hashes = (f"lines from {first + 1} on: #{digits_of(repr(lines[first : first + step]))}" for first in rest)
+    hashes = (f"from line {first + 1}: #{digits_of(repr(lines[first : first + step]))}" for first in rest)
     return (*_cut(lines[:TOLD], SHORT), *hashes)
 
 
