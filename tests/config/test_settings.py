@@ -16,7 +16,6 @@ from interlock.config.tool_sections import LimitSettings
 from interlock.core.calls import Effect, OnUnknown, Repeat
 from interlock.core.errors import ConfigError
 from interlock.core.reasons import StopReason
-from interlock.journal.effects import EffectOptions
 from interlock.policy.approval import ApprovalOptions
 from interlock.policy.switches import SafeModeOptions
 from interlock.record.lines import LoggingOptions
@@ -145,7 +144,6 @@ def test_a_section_that_is_one_guards_options_has_their_defaults(ours, theirs):
         (Settings().approvals, ApprovalOptions()),
         (Settings().validation.output, OutputOptions()),
         (Settings().agent, StopOptions()),
-        (Settings().tools, EffectOptions()),
     ],
 )
 def test_other_sections_agree_with_the_guards_where_they_share_a_word(ours, theirs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,10 @@ def classify(error: BaseException, _tool: ToolSpec) -> tuple[str, str]:
     return ("no", "not_performed") if isinstance(error, NotPerformed) else ("unknown", "timeout")
 
 
+async def in_thread(fn: Callable[..., Any], kwargs: dict[str, Any], _tool: str) -> Any:
+    return await asyncio.to_thread(fn, **kwargs)
+
+
 class Desk:
     """One process at work: a store, its guards and a remote."""
 
@@ -88,11 +93,13 @@ class Desk:
         self.effects = Effects(
             store,
             clock,
-            EffectOptions(dedupe_window_s=100.0, lease_ttl_s=5.0, timeout_s=10.0),
+            EffectOptions(dedupe_window_s=100.0, lease_ttl_s=5.0, timeout_s=10.0, results_deferred=False),
             secret=store.secret,
             rebuild=lambda _tool, data: json.loads(data),
             inflight=self.inflight,
             classify=classify,
+            accept=lambda _tool, value: (value, canonical_json(value)),
+            in_thread=in_thread,
         )
 
     async def run(self, request_id: str = "req-1", run_id: str | None = None, **begin: Any) -> Run:

@@ -25,9 +25,9 @@ def maker(clock, **budgets):
 
 
 def row(started_at, used_s):
-    return RunRow(
-        "r1", "acme", "q1", "agent", RunState.RUNNING, None, None, 2, 2, 0, "r1", "", started_at, used_s=used_s
-    )
+    of_it = ("r1", "acme", "q1", "agent", RunState.RUNNING, None, None, 2, 2, 0, "r1", "", started_at)
+    kept = {"ended_at": None, "record": None, "output": None, "output_kept": False, "task": None}
+    return RunRow(*of_it, **kept, lease_left_s=None, barren=0, used_s=used_s, spent_usd=0.0, spent_tokens=0)
 
 
 def left_s(scope, clock):

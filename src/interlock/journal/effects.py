@@ -11,11 +11,10 @@ done is answered before anybody is asked for approval, and nothing waits for a s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from interlock.core.calls import Answer, Call, Proceed, Repeat, ToolSpec
-from interlock.core.canonical import canonical_json
 from interlock.core.clock import Clock
 from interlock.core.errors import OutcomeUnknown, ToolDenied, ToolOutputInvalid
 from interlock.journal.doubt import is_remembered
@@ -42,7 +41,7 @@ class Effects:
         inflight: Writes under way in this process.
         classify: Says what an exception of a tool came to: (`no` | `unknown`, kind).
         accept: Validates what a look-up or a late answer returned: (value, canonical JSON); an error means that
-            it cannot be believed. When left out, `rebuild` of its canonical JSON.
+            it cannot be believed.
         in_thread: Runs a plain look-up function off the event loop.
     """
 
@@ -56,8 +55,8 @@ class Effects:
         rebuild: Rebuild,
         inflight: InFlight,
         classify: Classify,
-        accept: Accept | None = None,
-        in_thread: InThread | None = None,
+        accept: Accept,
+        in_thread: InThread,
     ) -> None:
         self.ledger = ledger = Ledger(
             journal=journal,
@@ -67,8 +66,8 @@ class Effects:
             rebuild=rebuild,
             inflight=inflight,
             classify=classify,
-            accept=accept or _accept_by(rebuild),
-            in_thread=in_thread or _on_default_threads,
+            accept=accept,
+            in_thread=in_thread,
         )
         self.recall = Recall(ledger)
         self.claim = ClaimGuard(ledger)
@@ -197,15 +196,3 @@ class ClaimGuard:
                 raise
 
         return claim
-
-
-def _accept_by(rebuild: Rebuild) -> Accept:
-    def accept(tool: ToolSpec, value: Any) -> tuple[Any, bytes]:
-        data = canonical_json(value)
-        return rebuild(tool, data), data
-
-    return accept
-
-
-async def _on_default_threads(fn: Callable[..., Any], kwargs: dict[str, Any], _tool: str) -> Any:
-    return await asyncio.to_thread(fn, **kwargs)

@@ -34,12 +34,12 @@ class Flight:
     __slots__ = ("abandoned", "first_sent_at", "over", "sends", "sent_s", "task")
 
     task: asyncio.Task[Answer]
+    sent_s: float
 
     def __init__(self) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False
         self.sends = 0
-        self.sent_s = 0.0
         self.first_sent_at: float | None = None
 
     def note_send(self, clock: Clock) -> None:

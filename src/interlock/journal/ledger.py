@@ -9,7 +9,7 @@ from typing import Any
 from interlock.core.calls import Answer, Call, RunFacts, ToolSpec
 from interlock.core.canonical import NotCanonical
 from interlock.core.clock import Clock
-from interlock.core.errors import ConfigError, OutcomeUnknown, StoreUnavailable, ToolOutputInvalid
+from interlock.core.errors import OutcomeUnknown, StoreUnavailable, ToolOutputInvalid
 from interlock.journal.inflight import InFlight
 from interlock.journal.lookup import Found, InThread, Verdict
 from interlock.journal.store import Claim, ClaimState, Journal, Refused, Settlement
@@ -38,15 +38,11 @@ class EffectOptions:
         timeout_s: Of an attempt, for tools that do not say. lookup_timeout_s: of one question to a remote.
     """
 
-    dedupe_window_s: float = 86_400.0
-    lease_ttl_s: float = 5.0
-    timeout_s: float = 30.0
+    dedupe_window_s: float
+    lease_ttl_s: float
+    timeout_s: float
+    results_deferred: bool
     lookup_timeout_s: float = 15.0
-    results_deferred: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.dedupe_window_s >= 0:
-            raise ConfigError("tools.dedupe_window_s is a length of time: at least 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

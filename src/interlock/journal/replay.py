@@ -178,8 +178,3 @@ class Replay:
                 del self._bare[i]
                 return None if record.status == PASSING and not self._bare else record
         raise Diverged(f"{tool} was not called with these arguments where {self._bare[0].tool} was")
-
-    @property
-    def spent(self) -> bool:
-        """Whether nothing recorded is left to be asked for: the run is live from here on."""
-        return not self._bare and not self._undone

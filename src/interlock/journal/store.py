@@ -156,17 +156,17 @@ class Claim:
     sends: int
     first_sent_at: float
     last_sent_at: float
-    settled_at: float | None = None
-    result: bytes | None = None
-    result_kept: bool = False
-    verified: bool = True
-    evidence: tuple[Mapping[str, Any], ...] = ()
-    settled_by: str = ""
-    settle_reason: str = ""
-    turn: int = 0
-    seq: int = 0
-    args: bytes | None = None
-    sent_ago_s: float = field(default=0.0, compare=False)
+    settled_at: float | None
+    result: bytes | None
+    result_kept: bool
+    verified: bool
+    evidence: tuple[Mapping[str, Any], ...]
+    settled_by: str
+    settle_reason: str
+    turn: int
+    seq: int
+    args: bytes | None
+    sent_ago_s: float = field(compare=False)
 
 
 class Journal(Protocol):
@@ -270,16 +270,16 @@ class RunRow:
     root_run_id: str
     path: str
     started_at: float
-    ended_at: float | None = None
-    record: Mapping[str, Any] | None = None
-    output: bytes | None = None
-    output_kept: bool = False
-    lease_left_s: float | None = field(default=None, compare=False)
-    barren: int = 0
-    used_s: float = 0.0
-    task: bytes | None = None
-    spent_usd: float = 0.0
-    spent_tokens: int = 0
+    ended_at: float | None
+    record: Mapping[str, Any] | None
+    output: bytes | None
+    output_kept: bool
+    lease_left_s: float | None = field(compare=False)
+    barren: int
+    used_s: float
+    task: bytes | None
+    spent_usd: float
+    spent_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
