@@ -61,7 +61,7 @@ class Repeated:
     def __init__(self, step: int) -> None:
         self.count = 1
         self.answered = 0
-        self.batch = -1
+        self.batch: int | None = None
         self.step = step
         self.answer: Answer | None = None
 
@@ -116,15 +116,12 @@ class Outcomes:
 
     def _place(self, name: bytes) -> int:
         at = self._keys.find(name)
-        while at > 0 and at % 8:  # found across two keys
+        while at != -1 and at % 8:  # found across two keys
             at = self._keys.find(name, at + 1)
-        return at if at < 0 else at // 8
+        return at // 8  # what is nowhere is at -1 of these, too
 
     def __contains__(self, key: int) -> bool:
         return self.get(key) is not None
-
-    def __len__(self) -> int:
-        return len(self._values) if self.table is None else len(self.table)
 
 
 class LoopDetector:
@@ -151,8 +148,8 @@ class LoopDetector:
         self._seen = Outcomes()
         self._older: Outcomes | None = None
         self._repeats: dict[int, Repeated] = {}
-        self._write = 0
-        self._write_batch = -1
+        self._write: int | None = None
+        self._write_batch: int | None = None
         self._write_count = 0
         self._cycle: list[tuple[int, int]] | None = None
 

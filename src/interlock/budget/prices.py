@@ -110,13 +110,13 @@ def _rates(model: str) -> tuple[float, float, float, float] | None:
         (n, n, n // 4, n // 5),
         (7, 5, 3, 1),
     ]
-    usd = [_calculated_usd(model, *point) for point in points]
-    if any(cost is None for cost in usd):
+    usd = [cost for point in points if (cost := _calculated_usd(model, *point)) is not None]
+    if len(usd) != len(points):
         return None
-    rates = [(cost or 0.0) / half * _MEGA for cost in usd[:4]]
+    rates = [cost / half * _MEGA for cost in usd[:4]]
     for (given, output, read, write), cost in zip(points[4:], usd[4:], strict=True):
         line = (given - read - write) * rates[0] + output * rates[1] + read * rates[2] + write * rates[3]
-        if not math.isclose(line / _MEGA, cost or 0.0, rel_tol=1e-9):
+        if not math.isclose(line / _MEGA, cost, rel_tol=1e-9):
             return None
     return rates[0], rates[1], rates[2], rates[3]
 

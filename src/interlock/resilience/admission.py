@@ -211,15 +211,18 @@ class Admission:
                 return  # watching must not slow anybody down
             await self._wait(gate, gate.limiter, call)
         breaker = gate.breaker
+        if breaker is None:
+            self._hold(gate, call, gate.plain)
+            return
         with gate.lock:
-            admitted = breaker is None or breaker.allow(self._clock.monotonic())
-            probe = breaker is not None and not breaker.closed
+            admitted = breaker.allow(self._clock.monotonic())
+            probe = not breaker.closed
         if admitted:
             self._hold(gate, call, gate.probe if probe else gate.plain)
             return
         if gate.limiter is not None:
             gate.limiter.undo()
-        call.refuse(_circuit_open(gate, self._clock.monotonic()))
+        call.refuse(_circuit_open(gate.name, breaker, self._clock.monotonic()))
 
     async def _wait(self, gate: _Gate, limiter: Limiter, call: Call[Any]) -> None:
         run, now_s = call.run, self._clock.monotonic()
@@ -236,14 +239,14 @@ class Admission:
 
     def _refusal(self, gate: _Gate) -> CircuitOpen | None:
         now_s = self._clock.monotonic()
-        if gate.threaded and self._pool.abandoned(gate.name) >= self._max_abandoned:
+        if self._pool.abandoned(gate.name) >= self._max_abandoned:
             return CircuitOpen(
                 f"{gate.name}: {self._max_abandoned} threads hang in it; give the tool a timeout of its own, "
                 "shorter than tools.timeouts_s, or raise tools.max_abandoned_threads",
                 details={"abandoned_threads": self._pool.abandoned(gate.name)},
             )
         if gate.breaker is not None and not gate.breaker.ready(now_s):
-            return _circuit_open(gate, now_s)
+            return _circuit_open(gate.name, gate.breaker, now_s)
         return None
 
     def _hold(self, gate: _Gate, call: Call[Any], permit: _Permit) -> None:
@@ -291,10 +294,10 @@ def _counts(failure: Failure) -> bool:
     return failure.transient or (failure.status is not None and failure.status >= 500)
 
 
-def _circuit_open(gate: _Gate, now_s: float) -> CircuitOpen:
-    again_s = 0.0 if gate.breaker is None else gate.breaker.opens_in_s(now_s)
+def _circuit_open(tool_name: str, breaker: Breaker, now_s: float) -> CircuitOpen:
+    again_s = breaker.opens_in_s(now_s)
     return CircuitOpen(
-        f"{gate.name}: not called for another {again_s:.1f} s after repeated failures "
+        f"{tool_name}: not called for another {again_s:.1f} s after repeated failures "
         "(tools.circuit_breakers.failure_threshold, window_seconds)",
         details={"opens_in_s": round(again_s, 3)},
     )
