@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interlock.core.clock import SYSTEM, Clock, LoopClock, ManualClock, run_virtual
+from interlock.core.clock import SYSTEM, Clock, LoopClock, ManualClock, run_virtual, timed_token
 
 
 def test_the_manual_clock_moves_only_when_told():
@@ -53,6 +53,19 @@ def test_chance_stays_within_its_bounds(clock):
     tokens = {clock.token(4) for _ in range(50)}
     assert len(tokens) == 50
     assert all(len(token) == 8 and int(token, 16) >= 0 for token in tokens)
+
+
+def test_identifiers_made_later_sort_later_and_no_two_are_equal():
+    clock = ManualClock(wall_s=1_700_000_000.0)
+    made = []
+    for _ in range(3):
+        made.append({timed_token(clock) for _ in range(100)})
+        clock.advance(0.001)
+    assert [len(tokens) for tokens in made] == [100] * 3
+    assert max(made[0]) < min(made[1]) < max(made[1]) < min(made[2])
+    assert all(len(token) == 32 and int(token, 16) for tokens in made for token in tokens)
+    clock.jump_wall(-3e9)
+    assert len(timed_token(clock)) == 32
 
 
 async def test_the_system_clock_is_the_machines_own():

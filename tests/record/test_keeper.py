@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from record_scenes import Scope, answering, failing, make_call, make_tool
 
 from interlock.core.errors import ToolDenied
+from interlock.record.background import MAX_BATCH
 from interlock.record.keeper import TraceKeeper
 from interlock.record.metrics import Metrics
 from interlock.record.recorder import Recorder
@@ -40,6 +43,16 @@ def test_runs_do_not_mix(clock):
         keeper.call(two, entry(two, tool, clock, seq))
     keeper.close()
     assert sorted(kept) == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
+
+
+def test_a_whole_batch_is_not_gathered_any_longer(clock):
+    came = threading.Event()
+    keeper = TraceKeeper(lambda _run_id, _fence, _rows: came.set(), gather_s=3600.0)
+    trace, tool = Trace("run"), make_tool()
+    for seq in range(1, MAX_BATCH + 3):
+        keeper.call(trace, entry(trace, tool, clock, seq))
+    assert came.wait(30)
+    keeper.close()
 
 
 def test_a_store_that_fails_loses_its_rows_and_the_next_ones_are_kept(clock):

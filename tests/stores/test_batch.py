@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from interlock.core.clock import ManualClock
 from interlock.journal.store import ClaimState, Intent, Refused, Settlement
-from interlock.stores import claims
+from interlock.stores import calls, claims
 from interlock.stores.batch import aside, carry_out
 from interlock.stores.database import connect, migrate
 from interlock.stores.seal import Replay, Seal
@@ -55,6 +55,14 @@ def kill(tool):
     return work, (), None
 
 
+def trace(run_id, entry, fence=1):
+    return calls.insert, ([(run_id, entry, fence)],), None
+
+
+def fence_off(run_id):
+    return lambda db: db.execute("update runs set fence = 2 where run_id = ?", (run_id,)).rowcount, (), None
+
+
 @aside
 def note(db):
     return "noted"
@@ -76,7 +84,8 @@ def told(outcomes):
 
 def rows(db):
     columns = [row[1] for row in db.execute("pragma table_info(journal)") if row[1] != "id"]
-    return sorted(db.execute(f"select {', '.join(columns)} from journal").fetchall(), key=repr)
+    parts = db.execute("select run_id, entry from calls order by id").fetchall()
+    return sorted(db.execute(f"select {', '.join(columns)} from journal").fetchall(), key=repr), parts
 
 
 def works(clock):
@@ -94,6 +103,8 @@ def works(clock):
         st.builds(settle, keys, st.sampled_from(list(ClaimState)[1:]), st.sampled_from((None, 1, 2))),
         st.just((note, (), None)),
         st.sampled_from(("ticket.create", "refund.create")).map(kill),
+        st.builds(trace, st.sampled_from(RUNS), st.binary(max_size=2), st.sampled_from((1, 2))),
+        st.sampled_from(RUNS).map(fence_off),
     )
 
 
@@ -132,6 +143,17 @@ def test_many_share_statements(db):
     db.set_trace_callback(said.append)
     carry_out(db, [claim(clock, key) for key in KEYS] + [(note, (), None)])
     assert sum(text.lstrip().startswith("insert into journal") for text in said) == 2
+
+
+def test_traces_of_many_runs_share_statements_and_one_that_was_taken_over_is_left_out(db):
+    said = []
+    db.execute("begin")
+    db.set_trace_callback(said.append)
+    pieces = [trace(RUNS[n % 3], b"[%d]" % n, fence=1 + n // 38) for n in range(40)]
+    carry_out(db, [*pieces[:39], (note, (), None), pieces[39]])
+    assert sum(text.lstrip().startswith("insert into calls") for text in said) == 2
+    kept = db.execute("select entry from calls order by id").fetchall()
+    assert [entry for (entry,) in kept] == [b"[%d]" % n for n in range(38) if n % 3 < 2]
 
 
 def test_one_that_cannot_be_done_spoils_nothing_of_the_others(db):

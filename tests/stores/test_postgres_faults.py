@@ -146,9 +146,11 @@ class TestSchema:
         with pytest.raises(ConfigError, match=r"newer Interlock.*upgrade"):
             opened(new_url)
 
-    def test_of_an_older_version_is_brought_up_and_keeps_what_it_holds(self, pg_server, new_url, opened):
+    async def test_of_an_older_version_is_brought_up_and_keeps_what_it_holds(self, pg_server, new_url, opened, clock):
         """As it was after the first step alone."""
-        opened(new_url).close()
+        store = opened(new_url)
+        await Scene(store, clock).begin()
+        store.close()
         schema = parse_address(new_url).schema
         later = "attempts turns results calls journal runs requests approvals switches switch_events tenant_spend tenant_runs"
         pg_server.execute(
@@ -161,10 +163,17 @@ class TestSchema:
             f"drop function {schema}.this_tenant(); "
             + "".join(f"alter table {schema}.{table} disable row level security;" for table in later.split())
             + f"drop index {schema}.runs_parked; alter table {schema}.journal drop args; "
-            f"alter table {schema}.runs drop held_usd, drop held_tokens, drop spent_usd, drop spent_tokens"
+            f"alter table {schema}.runs drop held_usd, drop held_tokens, drop spent_usd, drop spent_tokens; "
+            f"alter table {schema}.calls rename column part to seq; "
+            f"alter table {schema}.calls alter column seq type integer; "
+            f"""insert into {schema}.calls values ('acme', 'r1', 2, '{{"seq":2}}'), ('acme', 'r1', 1, '{{"seq":1}}')"""
         )
         secret = pg_server.execute(f"select value from {schema}.meta")[0][0]
-        assert opened(new_url).secret == secret
+        store = opened(new_url)
+        assert store.secret == secret
+        store.trace_soon("r1", 1, [{"seq": 2, "status": "success"}, {"seq": 3}])
+        await store.flush()
+        assert await store.calls_of("r1") == [{"seq": 1}, {"seq": 2, "status": "success"}, {"seq": 3}]
         assert len(pg_server.execute(f"select 1 from {schema}.migrations")) == SCHEMA_VERSION
 
     @pytest.mark.parametrize("table", ["journal", "runs", "approvals"])
@@ -460,9 +469,10 @@ async def test_a_statement_of_one_that_cannot_be_stored_fails_alone(pg_url, open
     )
     assert [isinstance(outcome, StoreUnavailable) for outcome in outcomes] == [False] * 5 + [True] * 2 + [False] * 5
     assert len(await store.claims_of("r1")) == 10
-    store.trace_soon("r1", 1, [{"seq": 2**40}])
+    store.trace_soon("\ud800", 1, [{"seq": 1}])
+    store.trace_soon("r1", 1, [{"seq": 2}])
     await store.flush()
-    assert store.lost == 1
+    assert (store.lost, await store.calls_of("r1")) == (1, [{"seq": 2}])
 
 
 async def test_a_store_is_used_from_several_event_loops(pg_url, opened, clock):

@@ -47,7 +47,8 @@ async def finished(scene, run_id="r1", request_id="q1", *, writes=1, reads=2, **
     for n in range(reads):
         store.history.turn_soon(run_id, 1, TurnRecord("", n, b'"secret reply"'))
         store.history.call_soon(run_id, 1, CallRecord("", n, "kb.read", b"d", 1, n, "success", value=b'"secret"'))
-    store.trace_soon(run_id, 1, [{"seq": n} for n in range(reads)])
+    for n in range(reads):
+        store.trace_soon(run_id, 1, [{"seq": n}])
     await scene.end(record={"run_id": run_id, "steps": 3, "trace": ["secret", "\x00"]})
     await store.flush()
 

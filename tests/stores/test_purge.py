@@ -79,7 +79,8 @@ async def finished(scene, run_id="r1", request_id="q1", *, writes=1, reads=2, st
         await scene.claim(f"{run_id}/{n}")
         await scene.settle(DONE, f"{run_id}/{n}")
     store._writer.later(read_rows, run_id, reads)
-    store.trace_soon(run_id, 1, [{"seq": n, "tool": "kb.read"} for n in range(reads)])
+    for n in range(reads):
+        store.trace_soon(run_id, 1, [{"seq": n, "tool": "kb.read"}])
     await scene.end(state, "success", record={**RECORD, "run_id": run_id})
     await store.flush()
 

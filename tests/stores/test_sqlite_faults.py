@@ -75,11 +75,14 @@ class TestOpening:
         db = database.connect(str(path), patience_s=1.0)
         secret = database.migrate(db, str(path))
         db.execute("insert into switches values ('global', '*', 'kill', 'a fire', 'eve', 0, null)")
+        for seq in (2, 1):
+            db.execute("insert into calls values ('r0', ?, ?)", (seq, f'{{"seq":{seq},"tool":"kb.read"}}'))
         db.close()
         monkeypatch.undo()
         store = open_store()
         assert store.secret == secret
         assert [switch.reason for switch in (await store.switches.read()).switches] == ["a fire"]
+        assert await store.calls_of("r0") == [{"seq": seq, "tool": "kb.read"} for seq in (1, 2)]
         fresh = database.connect(":memory:", patience_s=1.0)
         database.migrate(fresh, "fresh")
         schema = "select type, name, sql from sqlite_schema order by name"

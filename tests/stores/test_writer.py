@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from interlock.core.clock import SYSTEM
 from interlock.core.errors import StoreUnavailable
 from interlock.journal.store import Refused
-from interlock.stores.writer import InlineWriter, WriterOptions, WriterThread
+from interlock.stores.writer import HEAP, InlineWriter, WriterOptions, WriterThread
 
 
 class NoTurns:
@@ -96,6 +96,29 @@ async def test_more_than_one_commit_may_hold_is_written_at_once_all_the_same(db,
     writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, WriterOptions(linger_s=3600.0, batch=3))
     await asyncio.gather(*(writer.submit(add, f"w{i}") for i in range(20)))
     assert len(words(path)) == 20
+    writer.close()
+
+
+async def test_what_waits_for_nobody_keeps_nobody_from_the_commit(db):
+    """One commit holds what ten wait for, although nine others are queued before each of them; but not ever more."""
+    writer = WriterThread(db, NoTurns(), "test.db", SYSTEM, WriterOptions(linger_s=3600.0, batch=16))
+    entered, stalled = threading.Event(), threading.Event()
+    first = writer.submit(lambda _: (entered.set(), stalled.wait()))
+    await asyncio.to_thread(entered.wait)
+    waiting = []
+    for i in range(10):
+        for n in range(5):
+            writer.later(add, f"l{i}.{n}")
+        waiting.append(writer.submit(add, f"w{i}"))
+    before = writer.batches
+    stalled.set()
+    await asyncio.gather(first, *waiting)
+    assert writer.batches - before == 2
+    for i in range(HEAP * 16 + 1):
+        writer.later(add, f"h{i}")
+    before = writer.batches
+    await writer.submit(add, "last")
+    assert writer.batches - before == 2
     writer.close()
 
 

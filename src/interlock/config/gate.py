@@ -16,7 +16,7 @@ from interlock.config.sections import Settings
 from interlock.config.settings import load_settings
 from interlock.config.trial import UNTRIED, Trial, stand_in_for
 from interlock.core.calls import Approval, ToolSpec
-from interlock.core.clock import SYSTEM, Clock
+from interlock.core.clock import SYSTEM, Clock, timed_token
 from interlock.core.errors import StoreUnavailable
 from interlock.core.results import RunResult
 from interlock.gateway.tools import Registry, Tool
@@ -283,7 +283,7 @@ class Interlock:
             task=task,
             inputs=inputs or {},
             tenant_id=tenant_id,
-            request_id=request_id or f"req_{self._clock.token(10)}",
+            request_id=request_id or f"req_{timed_token(self._clock)}",
             payload=payload,
             scopes=scopes,
             allow=allow,

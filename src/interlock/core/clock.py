@@ -18,7 +18,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["SYSTEM", "Clock", "LoopClock", "ManualClock", "SystemClock", "run_virtual"]
+__all__ = ["SYSTEM", "Clock", "LoopClock", "ManualClock", "SystemClock", "run_virtual", "timed_token"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,14 @@ class SystemClock:
 
 
 SYSTEM = SystemClock()
+
+
+def timed_token(clock: Clock) -> str:
+    """Return a fresh identifier of 32 hexadecimal digits: the wall clock's milliseconds, then chance.
+
+    What is begun together stands together in every index, however much lies there already.
+    """
+    return f"{max(0, int(clock.wall() * 1e3)):012x}{clock.token(10)}"
 
 
 class ManualClock:

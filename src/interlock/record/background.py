@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["FLUSH_S", "GATHER_S", "BackgroundQueue"]
+__all__ = ["FLUSH_S", "GATHER_S", "MAX_BATCH", "BackgroundQueue"]
 
 GATHER_S = 0.05
 FLUSH_S = 5.0
@@ -24,7 +24,7 @@ class BackgroundQueue:
     """A queue that a thread of its own empties; a subclass says what `handle` does with a batch.
 
     Args:
-        gather_s: Seconds for which items are gathered before they are handled together.
+        gather_s: Seconds for which items are gathered before they are handled together; less, once a batch is whole.
         max_queued: Items that may wait; further ones are lost.
 
     Attributes:
@@ -57,12 +57,15 @@ class BackgroundQueue:
     def put(self, item: Any) -> None:
         """Queue one item; never waits, never raises."""
         queue = self._queue
-        if len(queue) >= self._max_queued:
+        queued = len(queue)
+        if queued >= self._max_queued:
             self.lose(1)
             return
         queue.append(item)
         if self._asleep:
             self._wake()
+        elif queued == MAX_BATCH:  # a batch is whole: handled now, they come evenly and not in a heap
+            self._hurry.set()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until what is queued by now is handled; return whether that took less than `timeout_s`."""

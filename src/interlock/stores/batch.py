@@ -1,10 +1,10 @@
-"""Pieces of work that share a transaction; intents and settlements share a statement where that changes nothing.
+"""Pieces of work that share a transaction; intents, settlements and traces share statements where that changes nothing.
 
 A statement for thirty rows costs half of what thirty statements cost, and the interpreter's lock is let go of once
 instead of sixty times, so that the event loop goes on beside it. The outcome is that of one piece after the other:
-intents and settlements are gathered only past work that touches nothing they touch, never where two name the same
-effect, and a shared statement that did not do all of its rows is undone and its pieces are done one by one, each of
-which then says why.
+what is gathered is gathered only past work that touches nothing it touches, intents and settlements never where two
+name the same effect; a shared statement that did not do all of those is undone and its pieces are done one by one,
+each of which then says why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from interlock.journal.store import Refused
-from interlock.stores import claims
+from interlock.stores import calls, claims
 from interlock.stores.marks import SHARES
 
 __all__ = ["Item", "Work", "aside", "carry_out"]
@@ -40,15 +40,22 @@ def carry_out(db: sqlite3.Connection, items: Sequence[Item]) -> list[Any]:
     """
     outcomes: list[Any] = [None] * len(items)
     gathered: list[int] = []
+    traced: list[calls.Part] = []
     for at, (work, args, _) in enumerate(items):
         if work is claims.settle or (work is claims.claim and claims.is_plain(*args)):
             gathered.append(at)
             continue
+        if work is calls.insert:
+            traced += args[0]
+            continue
         if work not in _aside:
             _together(db, items, gathered, outcomes)
             gathered.clear()
+            calls.insert(db, traced)
+            traced.clear()
         outcomes[at] = _one(db, work, args)
     _together(db, items, gathered, outcomes)
+    calls.insert(db, traced)
     return outcomes
 
 

@@ -17,7 +17,7 @@ __all__ = ["SCHEMA_VERSION", "connect", "connect_reader", "is_busy", "is_store_f
 APPLICATION_ID = 0x494C434B
 SECRET_BYTES = 32
 _SQL = Path(__file__).with_name("sql")
-_MIGRATIONS = ("001_initial.sql", "002_open_claims.sql", "003_after_crashes.sql", "004_memory.sql")
+_MIGRATIONS = ("001_initial.sql", "002_open_claims.sql", "003_after_crashes.sql", "004_memory.sql", "005_parts.sql")
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _ADVICE = {

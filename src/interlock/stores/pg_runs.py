@@ -9,6 +9,7 @@ import orjson
 
 from interlock.core.reasons import StopReason
 from interlock.journal.store import Fenced, NewRun, RunRow, RunState
+from interlock.stores.parts import part
 from interlock.stores.pg_claims import MINE
 from interlock.stores.pg_takeover import RUN_COLUMNS, Holder, TakeOver
 from interlock.stores.pg_text import read_text, write_text
@@ -77,12 +78,15 @@ ended as (update {{s}}.runs r set state = a.state, reason = a.reason, ended_at =
 select (select count(*) from mine), array(select a.n from asked a where a.run_id not in (select run_id from ended)
   and not exists (select 1 from {{s}}.runs r where r.run_id = a.run_id and r.last_op = a.op))"""
 
+# Of the number of a part: how many parts one store object queues at most.
+_COUNT_BITS = 32
+
 _TRACE = f"""
-with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::int[], $6::text[])
-  as a (run_id, fence, seq, entry)),
-kept as (insert into {{s}}.calls (tenant_id, run_id, seq, entry)
-  select r.tenant_id, a.run_id, a.seq, a.entry::json from mine, asked a join {{s}}.runs r using (run_id, fence)
-  on conflict (run_id, seq) do update set entry = excluded.entry)
+with {MINE}, asked as (select * from unnest($3::text[], $4::bigint[], $5::bigint[], $6::text[])
+  as a (run_id, fence, part, entry)),
+kept as (insert into {{s}}.calls (tenant_id, run_id, part, entry)
+  select r.tenant_id, a.run_id, a.part, a.entry::json from mine, asked a join {{s}}.runs r using (run_id, fence)
+  on conflict (run_id, part) do update set entry = excluded.entry)
 select count(*) from mine"""
 
 
@@ -137,11 +141,12 @@ def end_of(
     return end_work(row, run_id, len(body) + (0 if sealed is None else len(sealed)))
 
 
-def trace_of(run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> Work:
-    """Return the work that writes trace rows, each with its `seq`."""
-    name = write_text(run_id)
-    entries = [(name, fence, row["seq"], orjson.dumps(row, default=str).decode()) for row in rows]
-    return trace_work(entries, run_id, sum(len(entry) for _, _, _, entry in entries))
+def trace_of(run_id: str, fence: int, count: int, rows: Sequence[Mapping[str, Any]]) -> Work:
+    """Return the work that writes a part of a trace: rows, each with its `seq`; `count`: of parts queued before."""
+    entry = part(rows).decode()
+    # Written once more after a lost answer, it is the same part; those of a later attempt have higher numbers.
+    number = fence << _COUNT_BITS | count
+    return trace_work((write_text(run_id), fence, number, entry), run_id, len(entry))
 
 
 def read_run(record: Any, seal: Seal, time: ServerTime, task: bytes | None = None) -> RunRow:
@@ -256,6 +261,5 @@ class RunStatements:
         return bool(mine)
 
     async def trace(self, db: Any, writer: tuple[str, int], works: Sequence[Work]) -> bool:
-        """Write trace rows, the last word of each (run, seq)."""
-        entries = {entry[:3]: entry for work in works for entry in work.row[0]}.values()
-        return bool(await db.fetchval(self._trace, *writer, *zip(*entries, strict=True)))
+        """Write parts of traces; return whether the writer's epoch still holds."""
+        return bool(await db.fetchval(self._trace, *writer, *zip(*(work.row for work in works), strict=True)))

@@ -18,7 +18,7 @@ from interlock.stores.pg_address import Address
 __all__ = ["SCHEMA_VERSION", "SILENT_S", "Opened", "check_server", "open_schema"]
 
 _SQL = Path(__file__).with_name("sql") / "postgres"
-_MIGRATIONS = ("001_initial.sql", "002_tenants.sql", "003_after_crashes.sql", "004_memory.sql")
+_MIGRATIONS = ("001_initial.sql", "002_tenants.sql", "003_after_crashes.sql", "004_memory.sql", "005_parts.sql")
 SCHEMA_VERSION = len(_MIGRATIONS)
 _OLDEST_SERVER = 14
 _SECRET_BYTES = 32

@@ -111,9 +111,9 @@ def end_work(row: tuple[Any, ...], run_id: str, size: int) -> Work:
     return Work(Kind.END, row, (run, "reads " + run_id), (run, ANY_RUN_ENDED), size)
 
 
-def trace_work(rows: list[tuple[Any, ...]], run_id: str, size: int) -> Work:
+def trace_work(row: tuple[Any, ...], run_id: str, size: int) -> Work:
     """Work that needs the run's row to be there."""
-    return Work(Kind.TRACE, (rows,), ("run " + run_id,), (), size)
+    return Work(Kind.TRACE, row, ("run " + run_id,), (), size)
 
 
 def record_work(kind: Kind, row: tuple[Any, ...], run_id: str, size: int) -> Work:

@@ -27,7 +27,7 @@ from interlock.stores.pg_runs import RunStatements
 from interlock.stores.pg_takeover import Holder
 from interlock.stores.pg_thread import LoopThread, answer_all
 from interlock.stores.pg_work import Kind, Work, place
-from interlock.stores.writer import CLOSED, FORKED, WriterOptions
+from interlock.stores.writer import CLOSED, FORKED, HEAP, WriterOptions
 
 __all__ = ["PgWriter"]
 
@@ -210,10 +210,12 @@ class PgWriter:
     def _take(self) -> list[Work]:
         self._urgent = False
         batch: list[Work] = []
-        size = 0
-        while self._queue and len(batch) < self._options.batch and size < BATCH_BYTES:
+        size = waited_for = 0
+        most = self._options.batch
+        while self._queue and waited_for < most and len(batch) < HEAP * most and size < BATCH_BYTES:
             work = self._queue.popleft()
             size += work.size
+            waited_for += work.future is not None
             batch.append(work)
         self._urgent = bool(self._queue) or self._urgent
         return batch

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-import orjson
-
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, InterlockError
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
 from interlock.stores.owner import is_alive, this_process
+from interlock.stores.parts import rows_of
 from interlock.stores.pg_address import Address, parse_address
 from interlock.stores.pg_bell import PgBell
 from interlock.stores.pg_claims import (
@@ -93,7 +92,7 @@ where j.key >= int8send(r.request_time_ms) and j.key < int8send(r.request_time_m
 _RUN = f"select {RUN_COLUMNS} from {{s}}.runs r where r.run_id = $1"
 _RUNS = f"""select {RUN_COLUMNS} from {{s}}.runs r where r.id > 0 and ($1::text is null or r.tenant_id = $1)
   and ($2::text is null or r.reason = $2) and ($3::text is null or r.state = $3) order by r.id desc limit $4"""
-_CALLS_OF = "select entry from {s}.calls where run_id = $1 order by seq"
+_CALLS_OF = "select entry from {s}.calls where run_id = $1 order by part"
 
 
 class PostgresStore:
@@ -150,6 +149,7 @@ class PostgresStore:
         self._time.measure(opened.now_s, asked_s)
         # Numbers of single changes, unlike those of any other process.
         self._ops = count(secrets.randbits(62))
+        self._parts = count()
         me = secrets.token_hex(8)
         # Two stores of one process are two owners.
         holder = Holder(f"{this_process()}/{me}", lease_ttl_s)
@@ -311,11 +311,11 @@ class PostgresStore:
 
     def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s, or not if fenced."""
-        self._writer.later(trace_of(run_id, fence, rows))
+        self._writer.later(trace_of(run_id, fence, next(self._parts), rows))
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""
-        return [orjson.loads(row[0]) for row in await self._reader.fetch(self._calls_of, write_text(run_id))]
+        return rows_of(row[0] for row in await self._reader.fetch(self._calls_of, write_text(run_id)))
 
     def _claim(self, row: Any) -> Claim | None:
         return None if row is None else read_claim(row, self._seal, self._time)

@@ -59,7 +59,7 @@ select count(*), max(max(first_sent_at, last_sent_at, coalesce(settled_at, 0.0))
 _CONTENT = (
     ("turns", ("run_id", "path", "turn"), ("reply",)),
     ("results", ("run_id", "path", "turn", "tool", "args_digest", "nth"), ("value", "error")),
-    ("calls", ("run_id", "seq"), ("entry",)),
+    ("calls", ("id",), ("entry",)),
 )
 
 

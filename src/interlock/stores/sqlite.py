@@ -21,8 +21,7 @@ import orjson
 from interlock.core.clock import SYSTEM, Clock
 from interlock.core.errors import ConfigError, StoreUnavailable
 from interlock.journal.store import Begun, Claim, Intent, NewRun, RunRow, RunState, Settlement
-from interlock.stores import claims, runs
-from interlock.stores.batch import aside
+from interlock.stores import calls, claims, runs
 from interlock.stores.controls import SqliteApprovals, SqliteSwitches
 from interlock.stores.database import connect, is_busy, migrate, translate
 from interlock.stores.erasure import SqliteEraser
@@ -31,6 +30,7 @@ from interlock.stores.history import SqliteHistory
 from interlock.stores.leases import Heartbeat, SqliteLeases
 from interlock.stores.memory import SqliteMemory
 from interlock.stores.owner import is_alive, this_boot, this_process
+from interlock.stores.parts import part, rows_of
 from interlock.stores.places import output_place, task_place
 from interlock.stores.purge import SqliteRetention
 from interlock.stores.reader import FileReader, Reader, WriterReader
@@ -261,13 +261,12 @@ class SqliteStore:
 
     def trace_soon(self, run_id: str, fence: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Queue trace rows of a run (each with its `seq`), without waiting; written within 0.25 s, or not if fenced."""
-        # Written out here, before any lock is taken; orjson hands out its whole buffer, of which a copy is kept.
-        entries = [(run_id, row["seq"], b"%b" % orjson.dumps(row, default=str)) for row in rows]
-        self._writer.later(_insert_calls, run_id, fence, entries)
+        # Written out here, before any lock is taken.
+        self._writer.later(calls.insert, [(run_id, part(rows), fence)])
 
     async def calls_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the trace rows of a run, by seq."""
-        return [orjson.loads(entry) for entry in await self._reader.read(_select_calls, run_id)]
+        return rows_of(await self._reader.read(calls.parts_of, run_id))
 
     def _claim(self, row: tuple[Any, ...] | None) -> Claim | None:
         return None if row is None else claims.read_claim(row, self._seal, self._holder, self._clock.wall())
@@ -318,14 +317,3 @@ def _open_once(path: str, patience_s: float) -> tuple[sqlite3.Connection, bytes]
 
 def _nothing(db: sqlite3.Connection) -> None:
     """What `flush` waits for."""
-
-
-@aside
-def _insert_calls(db: sqlite3.Connection, run_id: str, fence: int, entries: Sequence[tuple[Any, ...]]) -> None:
-    if db.execute("select 1 from runs where run_id = ? and fence = ?", (run_id, fence)).fetchone() is None:
-        return
-    db.executemany("insert or replace into calls values (?, ?, ?)", entries)
-
-
-def _select_calls(db: sqlite3.Connection, run_id: str) -> list[bytes]:
-    return [row[0] for row in db.execute("select entry from calls where run_id = ? order by seq", (run_id,))]

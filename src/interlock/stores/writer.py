@@ -23,9 +23,11 @@ from interlock.core.errors import StoreUnavailable
 from interlock.stores.batch import Item, Work, carry_out
 from interlock.stores.database import is_store_fault, translate
 
-__all__ = ["InlineWriter", "Writer", "WriterOptions", "WriterThread"]
+__all__ = ["HEAP", "InlineWriter", "Writer", "WriterOptions", "WriterThread"]
 
 CLOSED = "the store is closed"
+# What nobody waits for, a trace of many runs, must not push those who wait into a later commit.
+HEAP = 4
 FORKED = "the store was opened before a fork: open a gate of its own in each worker process"
 
 
@@ -36,7 +38,7 @@ class WriterOptions:
     Attributes:
         patience_s: How long callers wait for a store that does not answer (locked, stalled disk).
         linger_s: How long work that nobody waits for may gather. retry_s: the same after a failure.
-        batch: Most pieces of work in one commit.
+        batch: Most pieces of work in one commit that somebody waits for; of all, `HEAP` times as many.
         backlog: Most pieces of work kept while the store is down; more are lost, and counted.
     """
 
@@ -275,9 +277,12 @@ class WriterThread:
     def _take(self) -> list[Item]:
         self._urgent = False
         batch: list[Item] = []
+        waited_for = 0
         with self._order, contextlib.suppress(IndexError):
-            while len(batch) < self._options.batch:
-                batch.append(self._queue.popleft())
+            while waited_for < self._options.batch and len(batch) < HEAP * self._options.batch:
+                item = self._queue.popleft()
+                batch.append(item)
+                waited_for += item[2] is not None
             self._urgent = bool(self._queue)
         return batch
 

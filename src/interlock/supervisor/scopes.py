@@ -9,7 +9,7 @@ from typing import Any
 
 from interlock.budget.loops import LoopDetector, LoopOptions
 from interlock.budget.meter import BudgetOptions, Meter
-from interlock.core.clock import Clock
+from interlock.core.clock import Clock, timed_token
 from interlock.core.errors import ConfigError
 from interlock.core.trust import Lineage
 from interlock.gateway.scope import RunScope
@@ -55,8 +55,8 @@ class ScopeMaker:
             NotCanonical: The payload is not JSON. ConfigError: a budget is not one.
         """
         clock = self.clock
-        run_id = f"run_{clock.token(10)}"
-        request_id = request.request_id or f"req_{clock.token(10)}"
+        run_id = f"run_{timed_token(clock)}"
+        request_id = request.request_id or f"req_{timed_token(clock)}"
         payload_hash = request.payload_hash() if request.request_id is not None else None
         budgets = _narrowed(self.budgets_for(request.tenant_id), request.budgets)
         now_s = clock.monotonic()
@@ -106,7 +106,7 @@ class ScopeMaker:
         allow: Sequence[str] | None,
     ) -> tuple[RunScope, NewRun]:
         """Return the scope of a run below `parent`, and its row: its own caps, on the parent's budget."""
-        run_id = f"run_{self.clock.token(10)}"
+        run_id = f"run_{timed_token(self.clock)}"
         path = f"{parent.path}/{name}"
         own = _narrowed(BudgetOptions(None, None, None, None), budgets)
         now_s = self.clock.monotonic()
