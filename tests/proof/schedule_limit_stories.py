@@ -11,7 +11,6 @@ from schedule_telling import Teller, script, story
 from interlock.budget.tenants import TenantCaps
 from interlock.core.calls import Answer
 from interlock.core.errors import ConfigError, InterlockError
-from interlock.journal.ledger import EffectOptions
 from interlock.policy.approval import ApprovalOptions, given, refused
 from interlock.resilience.admission import BreakerOptions, LimitOptions
 from interlock.resilience.breaker import Breaker
@@ -343,8 +342,6 @@ async def options(teller: Teller) -> None:
         (Limiter, {"concurrency": 0, "rate_per_s": None, "burst": None, "clock": teller.clock}, False),
         (Limiter, {"concurrency": 1, "rate_per_s": None, "burst": None, "clock": teller.clock}, True),
         (Failure, {"reason": "tool_failed", "performed": "perhaps", "kind": "x"}, False),
-        (EffectOptions, {"dedupe_window_s": -1}, False),
-        (EffectOptions, {"dedupe_window_s": 0}, True),
         (ApprovalOptions, {"wait_s": -1}, False),
         (ApprovalOptions, {"expires_s": 0}, False),
         (ApprovalOptions, {"poll_s": 0}, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,14 +65,11 @@ class Ledger:
 
         Return False if the claim was closed already.
         """
-        if self.options.results_deferred and settlement.state is ClaimState.DONE:
-            self.journal.settle_soon(key, settlement)
-            return True
-        try:
-            return await self.journal.settle(key, settlement)
-        except StoreUnavailable:
-            self.journal.settle_soon(key, settlement)
-            return True
+        if not (self.options.results_deferred and settlement.state is ClaimState.DONE):
+            with contextlib.suppress(StoreUnavailable):
+                return await self.journal.settle(key, settlement)
+        self.journal.settle_soon(key, settlement)
+        return True
 
     async def resend(self, call: Call[Any]) -> Claim | None:
         """Note one more send of an open claim; return the claim if it was closed meanwhile: then nothing is sent.

@@ -7,8 +7,9 @@ the last send that the write can no longer arrive. Everything else, an error inc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -121,16 +122,18 @@ class Inquiry:
         if not self._is_async:
             value = await self._in_thread(self._in_its_thread, kwargs, self._name)
             return await value if inspect.isawaitable(value) else value
-        self.busy += 1
-        try:
+        with self._counted():
             return await self._fn(**kwargs)
-        finally:
-            self.busy -= 1
 
     def _in_its_thread(self, **kwargs: Any) -> Any:
+        with self._counted():
+            return self._fn(**kwargs)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
         self.busy += 1
         try:
-            return self._fn(**kwargs)
+            yield
         finally:
             self.busy -= 1
 

@@ -93,7 +93,7 @@ class Resolver:
             return self._ledger.answer(call, claim)
         raise self._ledger.doubt(call, cause, "it was sent again while it was asked")
 
-    async def happened(self, call: Call[Any], value: Any, by: str, why: str) -> Answer:
+    async def happened(self, call: Call[Any], value: Any, by: str, why: str) -> None:
         """Close the claim as done with what a late answer brought.
 
         Raises:
@@ -109,7 +109,6 @@ class Resolver:
             call.raw = value
             raise ToolOutputInvalid(self._tool.name, list(getattr(error, "errors", ()))) from error
         await ledger.settle(call.key, Settlement(ClaimState.DONE, data, evidence=evidence, by=by))
-        return Answer(value, data, "replayed")
 
     async def _wait(self, call: Call[Any], until_s: float) -> bool:
         """Wait until a "no" counts; False where the run is over before that."""

@@ -73,8 +73,9 @@ class Rounds:
     async def _see_to(self, claim: Claim, slots: asyncio.Semaphore) -> bool:
         ledger, clock = self._ledger, self._ledger.clock
         tool = self._tool_of(claim.tool)
-        at_s, _ = self._next.get(claim.key, (0.0, 0.0))
-        if tool is None or tool.lookup is None or clock.boot() < at_s or ledger.inflight.is_busy(claim.key):
+        when = self._next.get(claim.key)
+        too_early = when is not None and clock.boot() < when[0]
+        if tool is None or tool.lookup is None or too_early or ledger.inflight.is_busy(claim.key):
             return False
         inquiry = self._inquiry(tool)
         if inquiry.busy >= self._options.busy:
@@ -98,8 +99,8 @@ class Rounds:
 
     def _put_off(self, key: bytes, settled_in_s: float) -> None:
         """Ask again when a "no" counts, and then less and less often."""
-        _, before_s = self._next.get(key, (0.0, 0.0))
-        delay_s = min(max(before_s * 2, self._options.first_s), self._options.most_s)
+        before = self._next.get(key)
+        delay_s = self._options.first_s if before is None else min(before[1] * 2, self._options.most_s)
         self._next[key] = (self._ledger.clock.boot() + (settled_in_s if settled_in_s > 0 else delay_s), delay_s)
 
     async def _close(self, claim: Claim, tool: ToolSpec, found: Found) -> bool:
