@@ -14,7 +14,7 @@ from interlock.core.calls import Effect, Stop
 from interlock.core.clock import LoopClock, ManualClock, run_virtual
 from interlock.core.errors import ConfigError, RunStopped, StoreUnavailable, ToolDenied
 from interlock.core.reasons import StopReason
-from interlock.policy.switches import SafeModeOptions, Switches, SwitchGuard, new_switch
+from interlock.policy.switches import AHEAD_S, FRESH_S, SafeModeOptions, Switches, SwitchGuard, new_switch
 
 READ = make_tool("kb.read")
 WRITE = make_tool("ticket.create", effect=Effect.WRITE)
@@ -166,6 +166,35 @@ async def test_an_attempt_asks_the_fresh_snapshot_without_reading():
     assert scene.store.reads == 1
     await scene.switches.check_attempt(call)
     assert scene.store.reads == 1
+
+
+async def test_a_snapshot_that_ages_is_read_anew_beside_the_calls():
+    """One read for all calls of the moment, and none of them waits: the next finds it fresh, and the kill in it."""
+    scene = Scene()
+    call = await scene.call(READ)
+    scene.clock.advance(AHEAD_S)
+    assert (scene.switches.idle(), scene.store.reads) == (True, 1)
+    scene.clock.advance(0.01)
+    await scene.store.set("global", "", "kill")
+    for _ in range(3):
+        assert scene.switches.check_attempt(call) is None
+    await asyncio.sleep(0)
+    assert scene.store.reads == 2
+    with pytest.raises(RunStopped):
+        await scene.switches.check_attempt(call)
+
+
+async def test_a_store_that_fails_is_not_asked_ahead_again_and_again():
+    scene = Scene()
+    await scene.call(READ)
+    scene.clock.advance((AHEAD_S + FRESH_S) / 2)
+    scene.store.error = OSError("away")
+    for _ in range(3):
+        assert scene.switches.idle(), "the snapshot is good for what is left of its time"
+        await asyncio.sleep(0)
+    assert scene.store.reads == 2
+    scene.clock.advance(FRESH_S)
+    assert not scene.switches.idle()
 
 
 async def test_an_attempt_is_asked_again():

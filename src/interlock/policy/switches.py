@@ -36,8 +36,9 @@ __all__ = [
     "new_switch",
 ]
 
-# A snapshot may be this old when it decides; older than UNREADABLE_S it permits no write.
+# A snapshot may be this old when it decides, and is read anew before; older than UNREADABLE_S it permits no write.
 FRESH_S = 0.25
+AHEAD_S = 0.15
 UNREADABLE_S = 2.0
 # How long one caller waits for a read: until the old snapshot is unreadable; less while the store is failing.
 PATIENCE_S = UNREADABLE_S - FRESH_S
@@ -228,8 +229,17 @@ class Switches:
         return self._clock.monotonic() - self._read_at_s <= FRESH_S
 
     def idle(self) -> bool:
-        """Whether the snapshot is fresh and concerns nobody: the fast path of a call."""
-        return self._board.idle and self._clock.monotonic() - self._read_at_s <= FRESH_S
+        """Whether the snapshot is fresh and concerns nobody: the fast path of a call.
+
+        One that will soon be too old is read anew meanwhile, so that of many calls none waits for that.
+        """
+        age_s = self._clock.monotonic() - self._read_at_s
+        if age_s > AHEAD_S:
+            if age_s > FRESH_S:
+                return False
+            if self._failed_at_s < self._read_at_s:
+                self._read_once()
+        return self._board.idle
 
     def readable(self) -> bool:
         """Whether writes may be decided by the snapshot."""
