@@ -213,6 +213,10 @@ WORDS = {
     "1-88-2": ("88", False),
     "x-99-y": ("99", True),
     "1,2,66": ("66", False),
+    "of a1-55 and": ("55", False),
+    "of 44-1a and": ("44", False),
+    "nothing at all": ("", False),
+    "nothing at  all": ("  ", False),
     "mail p@q.example.": ("p@q.example", True),
     "is not-r.example": ("r.example", True),
 }
@@ -285,3 +289,31 @@ async def many_and_deep(teller: Teller) -> None:
 
         result = await gate.run(other, task)
         teller.say("deep", deep, str(result.reason), sent)
+
+
+@story("which of several rules is named")
+async def most_specific(teller: Teller) -> None:
+    for deny, wanted in (
+        (["*", "a*", "abc*", "abcde"], {"abcde": "abcde", "abcdx": "abc*", "axx": "a*", "bcd": "*"}),
+        (["a*c", "a*bc", "*c", "?bc", "a*b*c"], {"abc": "a*bc", "aXc": "a*c", "xbc": "*c", "aXbXc": "a*c"}),
+        (["aba*ba", "x*x", "*yy*y"], {"aba": "", "ababa": "aba*ba", "x": "", "xx": "x*x", "yy": "", "yyy": "*yy*y"}),
+        (["a?", "?b?", "*z?"], {"ab": "a?", "abb": "?b?", "az": "a?", "azz": "*z?", "a": ""}),
+    ):
+        config = {"tools": {"allow": ["*"], "deny": deny}}
+        gate, _ = make(teller, dict.fromkeys(wanted, "read"), config)
+        seen: list[Any] = []
+        await gate.run(script(teller, *each(*wanted), seen=seen, said=False))
+        found = ["" if one.ok else one.error.details["rule"] for one in seen]
+        teller.expect(f"{deny}", found, list(wanted.values()))
+
+
+@story("reads that are named in full, and reads that are not")
+async def reads_judged(teller: Teller) -> None:
+    rules = {"out.get": "refuse", "book.*": "refuse", "mail.*": "refuse"}
+    tools = {"allow": ["*"], "untrusted_output": ["web.*"], "when_tainted": rules}
+    gate, done = make(
+        teller, {"web.read": "read", "out.get": "read", "book.get": "read", "mail.put": "write"}, {"tools": tools}
+    )
+    names = ("out.get", "book.get", "mail.put", "web.read", "out.get", "book.get", "mail.put")
+    await teller.run(gate, script(teller, *each(*names)))
+    teller.expect("done", done, [*names[:4], "book.get"])
