@@ -197,7 +197,9 @@ async def queued(teller: Teller) -> None:
     await shop.let_go()
     await asyncio.gather(*hanging)
     await teller.run(gate, script(teller, [("plain.read", {"how": "more"})]))
-    teller.expect("entered", shop.entered, ["hang", "more"])
+    result = await gate.run(asks)
+    teller.expect("its thread goes on", str(result.reason), "success")
+    teller.expect("entered", shop.entered, ["hang", "more", "model"])
     for row in await gate.house().store.runs():
         if row.request_id == "r":
             await teller.recorded(gate, row.run_id)
@@ -290,7 +292,8 @@ async def watched(teller: Teller) -> None:
 async def counted(teller: Teller) -> None:
     tenants = {"t": {"budgets": {"max_usd_per_day": 0.0049}}}
     gate = teller.gate(mode="observe", agent=AGENT, tenants=tenants)
-    strict = teller.gate(beside=gate, agent=AGENT, tenants=tenants)
+    wider = {"t": {"budgets": {"max_usd_per_day": 0.0075}}}  # for a turn more than was spent, and not for two
+    strict = teller.gate(beside=gate, agent=AGENT, tenants=wider)
 
     async def agent(run: Any, task: Any) -> str:
         for _ in range(2):

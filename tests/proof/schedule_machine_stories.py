@@ -97,6 +97,10 @@ async def queue(teller: Teller) -> None:
 
     later_s = teller.clock.monotonic() + 1_000.0
     limiter = Limiter(1, None, None, teller.clock)
+    began_s = teller.clock.monotonic()
+    found = await limiter.acquire(later_s, 0.25, never)
+    teller.expect("at once", [found, teller.clock.monotonic() - began_s], [True, 0.0])
+    limiter.release()
     teller.expect("a slot", [limiter.try_acquire(), limiter.try_acquire()], [True, False])
     waiting = asyncio.ensure_future(limiter.acquire(later_s, 0.25, never))
     await asyncio.sleep(0)

@@ -90,7 +90,6 @@ class Breaker:
         """Take note of an answer: the probe's closes the breaker, others (begun before it opened) change nothing."""
         if probe and self._probe_since_s is not None:
             self.closed = True
-            self._probe_since_s = None
 
     def failure(self, now_s: float, *, probe: bool = True) -> None:
         """Take note of a failure: the probe's, or one too many within the window, opens the breaker."""
