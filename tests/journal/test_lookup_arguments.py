@@ -74,3 +74,16 @@ def test_a_lookup_that_asks_for_what_no_call_has_is_refused():
         return "any"
 
     gate.close()
+
+
+async def test_a_lookup_that_does_not_say_what_it_takes_gets_all_there_is():
+    async with interlock.Interlock(store=MEMORY) as gate:
+
+        @gate.tool("invoice.send", effect="write", lookup=dict, on_unknown="lookup", output=dict)
+        def send(order_id: str) -> dict:
+            raise TimeoutError("the answer was lost")
+
+        async def agent(run, task):
+            return await run.call("invoice.send", {"order_id": "o-17"})
+
+        assert (await gate.run(agent, "x")).output == {"order_id": "o-17"}

@@ -274,7 +274,11 @@ def _on_unknown(
 
 def _check_lookup(tool: str, lookup: Callable[..., Any], names: Collection[str]) -> None:
     """Refuse a look-up that asks for what no call of the tool has."""
-    for parameter in inspect.signature(lookup).parameters.values():
+    try:
+        parameters = inspect.signature(lookup).parameters.values()
+    except (TypeError, ValueError):
+        return  # a built-in that does not say: it gets all there is
+    for parameter in parameters:
         named = parameter.kind in {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
         if named and parameter.default is parameter.empty and parameter.name not in {*names, KEY}:
             raise ConfigError(
