@@ -14,7 +14,8 @@ from interlock.core.calls import Effect, Stop
 from interlock.core.clock import LoopClock, ManualClock, run_virtual
 from interlock.core.errors import ConfigError, RunStopped, StoreUnavailable, ToolDenied
 from interlock.core.reasons import StopReason
-from interlock.policy.switches import AHEAD_S, FRESH_S, SafeModeOptions, Switches, SwitchGuard, new_switch
+from interlock.policy.switch_guard import SwitchGuard
+from interlock.policy.switches import AHEAD_S, FRESH_S, SafeModeOptions, Switches, new_switch
 
 READ = make_tool("kb.read")
 WRITE = make_tool("ticket.create", effect=Effect.WRITE)

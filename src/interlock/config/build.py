@@ -43,7 +43,8 @@ from interlock.memory.hooks import MemoryHooks
 from interlock.policy.allowlist import Allowlist, Policy
 from interlock.policy.approval import ApprovalOptions, Approvals
 from interlock.policy.globs import GlobSet
-from interlock.policy.switches import SafeModeOptions, Switches, SwitchGuard
+from interlock.policy.switch_guard import SwitchGuard
+from interlock.policy.switches import SafeModeOptions, Switches
 from interlock.policy.when_tainted import WhenTainted, described
 from interlock.record.keeper import TraceKeeper
 from interlock.record.lines import LineSink, LoggingOptions

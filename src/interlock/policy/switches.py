@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
-from interlock.core.calls import Answer, Call, Proceed, RunFacts, ToolSpec
+from interlock.core.calls import Call, RunFacts
 from interlock.core.clock import Clock
 from interlock.core.errors import ConfigError, RunStopped, StoreUnavailable, ToolDenied
 from interlock.core.reasons import StopReason
@@ -27,7 +27,6 @@ __all__ = [
     "SafeModeOptions",
     "Switch",
     "SwitchBoard",
-    "SwitchGuard",
     "SwitchKind",
     "SwitchScope",
     "SwitchSnapshot",
@@ -370,40 +369,3 @@ def _not_in_safe_mode(call: Call[S]) -> ToolDenied:
         for_model="Only a few reading tools are available at present. This was not executed.",
         details={"policy": "safe_mode", "rule": "writes" if call.writes else "safe_mode.allowed_tools"},
     )
-
-
-def _stop_if_stopped(call: Call[S]) -> None:
-    stop = call.run.stop
-    if stop is not None:
-        raise RunStopped(stop.reason, stop.message, details=stop.details)
-
-
-class SwitchGuard:
-    """Guard: nothing passes a decided stop or a kill, and only listed reads pass safe mode."""
-
-    def __init__(self, switches: Switches) -> None:
-        self._switches = switches
-
-    def __call__(self, tool: ToolSpec, proceed: Proceed[S]) -> Proceed[S]:  # noqa: ARG002 - kills concern every tool
-        switches = self._switches
-
-        async def read_first(call: Call[S]) -> Answer:
-            served = await switches.refresh()
-            _stop_if_stopped(call)
-            switches.check(call, served=served)
-            return await proceed(call)
-
-        def switch(call: Call[S]) -> Awaitable[Answer]:
-            _stop_if_stopped(call)
-            if switches.idle():
-                return proceed(call)
-            if not switches.fresh():
-                return read_first(call)
-            switches.check(call)
-            return proceed(call)
-
-        return switch
-
-    async def check_turn(self, run: RunFacts) -> None:
-        """See `Switches.check_turn`."""
-        await self._switches.check_turn(run)
