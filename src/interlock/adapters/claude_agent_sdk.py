@@ -11,10 +11,13 @@ itself (Bash, Edit, MCP servers that it starts) is judged in hooks, before and a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
+import re
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,7 +28,8 @@ with needs("claude-agent-sdk"):
     from claude_agent_sdk import AssistantMessage, ClaudeAgentOptions, ResultMessage, SdkMcpTool, TextBlock
 
 from interlock.adapters.agents import AgentRun
-from interlock.adapters.claude_agent_sdk_session import Session
+from interlock.adapters.claude_agent_sdk_session import Session, Use
+from interlock.adapters.claude_agent_sdk_turns import PATIENCE_S
 from interlock.adapters.seam import Seam
 from interlock.adapters.values import parsed
 from interlock.config.gate import Interlock
@@ -41,6 +45,9 @@ __all__ = ["ClaudeResult", "Session", "create_sdk_mcp_server", "query", "run", "
 tested("claude-agent-sdk", "0.2")
 
 KEY = "idempotency_key"
+# Where the command line says the model's id of a call, and what it says of the one that this task serves.
+ID = "claudecode/toolUseId"
+_CALL_ID: ContextVar[str | None] = ContextVar("interlock_claude_call_id", default=None)
 # Servers whose every tool passes the funnel in its handler; hooks leave them alone.
 _GUARDED: weakref.WeakKeyDictionary[Any, _Server] = weakref.WeakKeyDictionary()
 _ENDS = {
@@ -121,16 +128,24 @@ def session(
     Give `session.options` to the client, and read its messages through `session.read(client.receive_response())`.
     """
     given = options or ClaudeAgentOptions()
-    found: dict[str, _Server] = {}
+    found: list[_Server] = []
+    guarded: dict[str, str] = {}
     servers = given.mcp_servers if isinstance(given.mcp_servers, dict) else {}
     for name, config in servers.items():
         server = _GUARDED.get(config.get("instance")) if config.get("type") == "sdk" else None
         if server is not None:
-            found[f"mcp__{name}__"] = server
-    opened = Session(Seam(gate), run, given, tuple(found), provider)
-    for server in found.values():
+            found.append(server)
+            guarded |= {f"mcp__{_as_named(name)}__{_as_named(tool)}": tool for tool in server.tools}
+    opened = Session(Seam(gate), run, given, guarded, provider)
+    for server in found:
         server.sessions.add(opened)
+        opened.told.append(server.told)
     return opened
+
+
+def _as_named(name: str) -> str:
+    """Return a server's or a tool's name as the command line puts it into its own name of the tool."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)
 
 
 def create_sdk_mcp_server(
@@ -141,17 +156,36 @@ def create_sdk_mcp_server(
     A tool whose schema has `idempotency_key` gets it filled and hidden from the model; any other can read it with
     `interlock.adapters.idempotency_key()`. Effects come from the configuration, or from `readOnlyHint`.
     """
-    server = _Server(gate)
+    server = _Server(gate, [tool.name for tool in tools])
     config = sdk.create_sdk_mcp_server(name, version, [server.guarded(tool) for tool in tools])
+    _say_ids(config["instance"])
     _GUARDED[config["instance"]] = server
     return config
+
+
+def _say_ids(server: Any) -> None:
+    """Let the handlers of a server's tools know the model's id of a call; under `mcp` 1 the call is looked for."""
+    known = getattr(server, "get_request_handler", lambda _: None)("tools/call")
+    if known is None:
+        return
+
+    async def call(context: Any, params: Any) -> Any:
+        token = _CALL_ID.set((context.meta or {}).get(ID))
+        try:
+            return await known.handler(context, params)
+        finally:
+            _CALL_ID.reset(token)
+
+    server.add_request_handler("tools/call", known.params_type, call)
 
 
 class _Server:
     """The guarded tools of one server, and the sessions that may call them."""
 
-    def __init__(self, gate: Interlock) -> None:
+    def __init__(self, gate: Interlock, tools: Sequence[str]) -> None:
+        self.tools = tuple(tools)
         self._seam = Seam(gate)
+        self._waiting: set[asyncio.Future[None]] = set()
         self.sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     def guarded(self, tool: SdkMcpTool[Any]) -> SdkMcpTool[Any]:
@@ -163,7 +197,7 @@ class _Server:
         effect: Any = "read" if hints and hints.get("readOnlyHint") else None
 
         async def handler(args: Any) -> dict[str, Any]:
-            run, call_id = self._belongs(tool.name, args)
+            run, call_id = await self._belongs(tool.name, args)
             if run is None:
                 bare: dict[str, Any] = await tool.handler(args)
                 return bare
@@ -195,16 +229,63 @@ class _Server:
 
         return replace(tool, handler=handler, input_schema=_without_key(schema) if keyed else schema)
 
-    def _belongs(self, tool: str, args: Mapping[str, Any]) -> tuple[Run | None, str | None]:
-        """Return the run that a call belongs to, and the model's id of it; None outside of runs."""
+    def told(self) -> None:
+        """Take in that a session has told of a tool use."""
+        for news in tuple(self._waiting):
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                news.get_loop().call_soon_threadsafe(_wake, news)
+
+    async def _belongs(self, tool: str, args: Mapping[str, Any]) -> tuple[Run | None, str | None]:
+        """Return the run that a call belongs to, and the model's id of it; None outside of runs.
+
+        Raises:
+            LookupError: There are several that it may belong to, and none of them tells of it.
+        """
         # The session's own tasks carry its run; those of a client that was connected elsewhere carry none.
-        here = self._seam.run()
-        for opened in list(self.sessions):
-            if here is None or opened.run is here:
-                call_id, run = opened.proposed(tool, args)
-                if call_id is not None:
-                    return run, call_id
-        return here, None
+        here, call_id = self._seam.run(), _CALL_ID.get()
+        sessions = [
+            opened
+            for opened in list(self.sessions)
+            if opened.run is here or (here is None and opened.run.result is None)
+        ]
+        found = await self._found(sessions, tool, args, call_id) if sessions else None
+        if found is not None:
+            opened, use = found
+            await opened.entered(use)
+            return use.run, use.call_id
+        if len(sessions) > 1:
+            raise LookupError("It was not executed: the session that it belongs to does not tell of it.")
+        for opened in sessions:  # whose messages nobody reads: it is guarded nevertheless
+            await opened.unheard(call_id)
+            return opened.run, call_id
+        return here, call_id
+
+    async def _found(
+        self, sessions: Sequence[Session], tool: str, args: Mapping[str, Any], call_id: str | None
+    ) -> tuple[Session, Use] | None:
+        """Return what its session tells of a call: that comes by another way than the call, and may come after it."""
+        loop = asyncio.get_running_loop()
+        news: asyncio.Future[None] = loop.create_future()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    for opened in sessions:
+                        use = opened.use(tool, args, call_id)
+                        if use is not None:
+                            return opened, use
+                    self._waiting.add(news)
+                    await news
+                    self._waiting.discard(news)
+                    news = loop.create_future()
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting.discard(news)
+
+
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)
 
 
 def _without_key(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import contextlib
 import copy
 import json
 import re
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from claude_agent_sdk import (
@@ -38,7 +37,7 @@ from interlock.record.trace import Kind, pack
 from interlock.supervisor.child import Child
 from interlock.supervisor.run import Run
 
-__all__ = ["Session", "ToolReported"]
+__all__ = ["Session", "ToolReported", "Use", "matchers"]
 
 # Tools of the command line that change nothing; every other is a write until the configuration says what it is.
 READS = frozenset(
@@ -54,21 +53,58 @@ class ToolReported(Exception):
     """The command line reports that a tool failed; what had happened by then is not known."""
 
 
+def matchers(guarded: Iterable[str]) -> dict[str, str | None]:
+    """Return the events that a session has hooks on, each with the tools that it is told of; None: of all.
+
+    Every hook is a message there and one back. A tool whose handler passes the funnel is judged and settled there:
+    of the two hooks around tools these alone are left out, each by its whole name.
+    """
+    names = "|".join(map(re.escape, guarded))
+    others = f"^(?!(?:{names})$)" if names else None
+    return {
+        "UserPromptSubmit": None,
+        "PreToolUse": others,
+        "PostToolUse": others,
+        "PostToolUseFailure": None,
+        "PostToolBatch": None,
+        "SubagentStart": None,
+        "SubagentStop": None,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A tool use, as the session's messages tell of it.
+
+    Attributes:
+        call_id: The model's. name: as the command line calls the tool. agent: "" for the session itself.
+        run: Of that agent.
+    """
+
+    call_id: str
+    name: str
+    args: Mapping[str, Any]
+    agent: str
+    run: Run
+
+
 class Session:
     """The hooks of one session, bound to a run.
 
     Attributes:
         options: What to give to `query` or `ClaudeSDKClient`. run: the run.
+        told: Called whenever the session has told of a tool use.
 
     Args:
         seam: Of the gate. run: the run.
         given: The options of the application.
-        guarded: Prefixes of tools (`mcp__tickets__`) whose handlers pass the funnel by themselves.
+        guarded: Tools whose handlers pass the funnel by themselves: their own names, by the command line's
+            (`mcp__tickets__create`).
         provider: For the price.
     """
 
     def __init__(
-        self, seam: Seam, run: Run, given: ClaudeAgentOptions, guarded: tuple[str, ...], provider: str
+        self, seam: Seam, run: Run, given: ClaudeAgentOptions, guarded: Mapping[str, str], provider: str
     ) -> None:
         self._seam = seam
         self.run = run
@@ -78,16 +114,16 @@ class Session:
         self._children: dict[str, tuple[Child[Run], Run]] = {}
         self._agents: dict[str, str] = {}
         self._offered: frozenset[str] = frozenset()
-        self._uses: dict[str, tuple[str, dict[str, Any], Run]] = {}
+        self.told: list[Callable[[], None]] = []
+        self._uses: dict[str, Use] = {}
+        self._entered: set[str] = set()
         self._notes: set[asyncio.Task[Outcome]] = set()
-        self._proposed: dict[tuple[str, str], deque[tuple[str, Run]]] = {}
         self._shows_pieces = given.include_partial_messages
         hooks = {name: list(matchers) for name, matchers in (given.hooks or {}).items()}
-        # Every hook is a message there and one back. A guarded tool has settled its call when it returns.
-        settles = {"PostToolUse": f"^(?!{'|'.join(map(re.escape, guarded))})"} if guarded else {}
-        for name, hook in self._hooks().items():
+        ours = self._hooks()
+        for name, tools in matchers(guarded).items():
             # Fail closed: what raises here blocks the tool.
-            matcher = HookMatcher(settles.get(name), hooks=[hook], timeout=PATIENCE_S, on_failure="block")
+            matcher = HookMatcher(tools, hooks=[ours[name]], timeout=PATIENCE_S, on_failure="block")
             hooks[name] = [matcher, *hooks.get(name, ())]
         self.options = replace(given, hooks=hooks, include_partial_messages=True)
 
@@ -139,7 +175,7 @@ class Session:
         blocks = getattr(message, "content", None)
         for block in blocks if isinstance(blocks, list) else ():
             if isinstance(block, ToolUseBlock):
-                self._uses[block.id] = (block.name, block.input, self._run_of(agent))
+                self._proposed(Use(block.id, block.name, block.input, agent, self._run_of(agent)))
             elif isinstance(block, ToolResultBlock):
                 self._answered(block.tool_use_id)
             elif isinstance(block, ServerToolUseBlock):
@@ -155,19 +191,18 @@ class Session:
             pending.end(NotPerformed("the command line did not execute it"))
         use = self._uses.pop(call_id, None)
         if use is not None:
-            name, args, run = use
-            own = self._own(name)
-            if name in self._offered:
-                note = self._seam.invalid(run, own, call_id)
+            own = self._own(use.name)
+            if use.name in self._offered:
+                note = self._seam.invalid(use.run, own, call_id)
             else:
-                note = self._seam.absent(run, own, args, call_id)
+                note = self._seam.absent(use.run, own, use.args, call_id)
             task = asyncio.create_task(note)
             self._notes.add(task)
             task.add_done_callback(self._notes.discard)
 
     def _own(self, name: str) -> str:
         """Return a tool's own name, where its server is guarded; else the command line's."""
-        return next((name.removeprefix(prefix) for prefix in self._guarded if name.startswith(prefix)), name)
+        return self._guarded.get(name, name)
 
     # -- turns
 
@@ -209,22 +244,39 @@ class Session:
 
     # -- tools
 
-    def proposed(self, tool: str, args: Mapping[str, Any]) -> tuple[str | None, Run]:
-        """Return the model's id of a call that reaches its handler, and the run it belongs to."""
-        waiting = self._proposed.get((tool, _spelled(args)))
-        return waiting.popleft() if waiting else (None, self.run)
+    def _proposed(self, use: Use) -> None:
+        if use.call_id in self._entered:  # it had to go on before it was heard of
+            self._entered.discard(use.call_id)
+            return
+        self._uses[use.call_id] = use
+        for tell in self.told:
+            tell()
+
+    def use(self, tool: str, args: Mapping[str, Any], call_id: str | None) -> Use | None:
+        """Return what was told of a call that has reached the handler of a guarded tool; None: nothing yet."""
+        if call_id is not None:
+            return self._uses.get(call_id)
+        spelled = _spelled(args)
+        uses = (use for use in self._uses.values() if self._guarded.get(use.name) == tool)
+        return next((use for use in uses if _spelled(use.args) == spelled), None)
+
+    async def entered(self, use: Use) -> None:
+        """Take in that the handler of a guarded tool goes on with this; its turn ends first."""
+        self._uses.pop(use.call_id, None)
+        await self._turns.settle(use.agent)
+
+    async def unheard(self, call_id: str | None) -> None:
+        """Take in that the handler of a guarded tool goes on with a call that nothing was told of."""
+        if call_id is not None:
+            self._entered.add(call_id)
+        await self._turns.settle()
 
     async def _before(self, given: Mapping[str, Any], tool_use_id: str | None, _context: Any) -> dict[str, Any]:
         name, args, agent = given["tool_name"], given["tool_input"], given.get("agent_id") or ""
         call_id = tool_use_id or given["tool_use_id"]
         run = self._run_of(agent)
-        self._uses.pop(call_id, None)
         await self._turns.settle(agent)
-        own = self._own(name)
-        if own != name:
-            place = (own, _spelled(args))
-            self._proposed.setdefault(place, deque()).append((call_id, run))
-            return {}
+        self._uses.pop(call_id, None)
         pending = _Pending(self._seam, run, name, args, call_id)
         self._pending[call_id] = pending
         if await pending.judged():
@@ -261,13 +313,12 @@ class Session:
 
     async def _never_entered(self, given: Mapping[str, Any], call_id: str) -> dict[str, Any]:
         """Put on record a call of a guarded tool that failed before its handler: its arguments did not fit."""
-        own = self._own(given["tool_name"])
-        waiting = self._proposed.get((own, _spelled(given["tool_input"])), ())
-        for proposal in waiting:
-            if proposal[0] == call_id:
-                waiting.remove(proposal)  # type: ignore[union-attr]
-                return _also(await self._seam.invalid(proposal[1], own, call_id))
-        return {}
+        use = self._uses.get(call_id)
+        own = self._guarded.get(given["tool_name"])
+        if use is None or own is None:
+            return {}
+        del self._uses[call_id]
+        return _also(await self._seam.invalid(use.run, own, call_id))
 
 
 class _Pending:
