@@ -29,6 +29,7 @@ from interlock.adapters.agents import AgentRun, Turn
 from interlock.adapters.outcome import Outcome
 from interlock.adapters.seam import Seam, across
 from interlock.adapters.values import Unfit, as_json, parsed
+from interlock.budget.prices import Usage
 from interlock.config.gate import Interlock
 from interlock.core.errors import NoRun
 from interlock.core.results import RunResult
@@ -321,10 +322,8 @@ class _Turns:
         used = self._model.get_token_usage_summary()
         return used.prompt_tokens, used.completion_tokens, used.cached_prompt_tokens
 
-    def _more(self, before: tuple[int, int, int]) -> dict[str, Any]:
-        prompt, completion, cached = (now - then for now, then in zip(self._used(), before, strict=True))
-        details = {"cached_tokens": cached}
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
+    def _more(self, before: tuple[int, int, int]) -> Usage:
+        return Usage(*(now - then for now, then in zip(self._used(), before, strict=True)))
 
 
 def _last(kwargs: dict[str, Any]) -> dict[str, Any]:

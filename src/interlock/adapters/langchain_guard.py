@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -70,8 +69,8 @@ def changed(request: T, **fields: Any) -> T:
 
     That one constructs a new request, which warns of each field that is set, and silences each warning.
     """
-    made = copy.copy(request)
-    vars(made).update(fields)
+    made = object.__new__(type(request))
+    vars(made).update(vars(request), **fields)
     return made
 
 

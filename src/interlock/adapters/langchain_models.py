@@ -66,7 +66,7 @@ def _names_of(model: BaseChatModel) -> tuple[str, str | None, Any]:
     """
     kind: Any = type(model)
     fields = model.__dict__
-    made_of = [fields.get(name) for name in _NAMING]
+    made_of = list(map(fields.get, _NAMING))
     made_of += [read_field(model, name) for name in _elsewhere(kind)]
     found = _NAMED.get(id(model))
     if found is not None and found[0] is model and found[1] == made_of:

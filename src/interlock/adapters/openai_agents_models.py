@@ -16,6 +16,7 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseOut
 
 from interlock.adapters.agents import Turn
 from interlock.adapters.pieces import in_time
+from interlock.budget.prices import Usage as Used
 from interlock.core.errors import RunStopped
 from interlock.supervisor.run import Run
 
@@ -123,7 +124,7 @@ class TurnModel(Model):
                     reply: ModelResponse = turn.reply
                 else:
                     reply = await self.inner.get_response(**_last(request) if turn.wrap_up else request)
-                    turn.charge(reply.usage)
+                    turn.charge(_used(reply.usage))
                     self._ids.settle(enumerate(reply.output), {})
                     turn.reply = reply
         except RunStopped as error:
@@ -152,7 +153,7 @@ class TurnModel(Model):
                     self._ids.settle(_items(event), given)
                     reply = _finished(event)
                     if reply is not None:
-                        turn.charge(reply.usage)
+                        turn.charge(_used(reply.usage))
                         turn.reply = reply
                         self._heard(run, reply)
                     yield event
@@ -195,6 +196,12 @@ def _last(request: dict[str, Any]) -> dict[str, Any]:
     """Return the request of the turn after a stop: without tools, so that the model can only answer."""
     none: tuple[list[Tool], list[Handoff[Any, Any]]] = ([], [])
     return {**request, "tools": none[0], "handoffs": none[1]}
+
+
+def _used(usage: Usage) -> Used:
+    """Return what the SDK says of a reply; `run.step` can read it by itself, by asking for every name in use."""
+    cached = getattr(usage.input_tokens_details, "cached_tokens", 0)
+    return Used(usage.input_tokens or 0, usage.output_tokens or 0, cached or 0)
 
 
 # -- streams
