@@ -6,7 +6,7 @@ framework is measured in a process of its own as well: in this interpreter, or i
 
 What makes it fair:
 
-- Bare and guarded runs take turns in one process, in an order that turns with each round. All of them are warm:
+- Bare, hooked and guarded runs take turns in one process, in an order that turns with each round. All of them are warm:
   imports, clients' certificates and the first runs are not counted, and garbage is collected between the runs.
 - A run has 25 steps and an answer. The tool notes the CPU of all threads whenever it is called, so each run gives 24
   whole steps; the nth of a guarded run is compared with the nth of the bare run of the same round (a framework's step
@@ -14,8 +14,10 @@ What makes it fair:
 - To that is added the 25th part of what opening and closing a run cost more, until the store has its record.
 - The gate has the embedded default, one SQLite file with `replay: on`. No request id is given, so nobody can ask for
   the run again and its turns are not recorded; beside it stands what a step costs more with one, when they are.
-- CPU is scaled by a calibration loop around each round. The number of functions that a step calls stands beside it:
-  no other load changes that.
+- Beside bare and guarded runs, and in the same rounds, stands the agent with hooks in the places where ours are, that
+  do nothing (`empty_hooks/`): what the framework asks of any hook. The rest of what a guarded step costs more is ours.
+- CPU is scaled by a calibration loop around each round. The number of functions that a step calls stands beside it,
+  in all threads: no other load changes that.
 
 The command line of the Claude Agent SDK is a process of its own, on both sides: its work is not counted, so its bare
 step is the SDK's alone.
@@ -28,6 +30,7 @@ import asyncio
 import cProfile
 import functools
 import gc
+import importlib
 import itertools
 import json
 import ssl
@@ -35,14 +38,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -154,13 +159,46 @@ class Side:
         steps = tuple((b - a) * 1e6 for a, b in itertools.pairwise(_CALLED))
         self.samples.append(Sample(steps, took - sum(steps)))
 
-    async def calls(self) -> int:
-        """Return how many functions a run calls in the main thread: a figure that no other load changes."""
+
+class Counter:
+    """Counts the functions that are called in this thread, and in the threads that begin while it is open."""
+
+    def __enter__(self) -> Self:
+        self._here = cProfile.Profile()
+        self._profiles = [self._here]
+        # Threads that have been waiting for work would not be counted.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        threading.setprofile(self._begin)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.setprofile(None)  # type: ignore[arg-type]
+
+    def _begin(self, *_: object) -> None:
+        """Take the place of Python's own hook, in the thread that has begun."""
         profile = cProfile.Profile()
+        self._profiles.append(profile)
         profile.enable()
-        await self.run()
-        profile.disable()
-        return sum(entry.callcount for entry in profile.getstats())
+
+    async def calls(self, run: Callable[[], Awaitable[Any]]) -> int:
+        """Return how many functions a run calls: a figure that no other load changes."""
+        before = self._so_far()
+        self._here.enable()
+        await run()
+        self._here.disable()
+        return self._so_far() - before
+
+    def _so_far(self) -> int:
+        return sum(entry.callcount for profile in self._profiles for entry in profile.getstats())
+
+
+def hooked_of(column: Column) -> Callable[[Job], Awaitable[Any]] | None:
+    """Return what runs a framework's agent with hooks that do nothing; a loop by hand has no place for any."""
+    if column.name == "loop":
+        return None
+    module = importlib.import_module(f"benchmarks.empty_hooks.{column.name.replace('-', '_')}")
+    found: Callable[[Job], Awaitable[Any]] = module.hooked
+    return found
 
 
 async def sides(column: Column, url: str, directory: Path, stack: AsyncExitStack) -> dict[str, Side]:
@@ -194,8 +232,10 @@ async def sides(column: Column, url: str, directory: Path, stack: AsyncExitStack
 
         return run
 
+    hooked = hooked_of(column)
     return {
         "bare": Side(lambda: column.bare(job({}))),
+        **({} if hooked is None else {"hooked": Side(lambda: hooked(job({})))}),
         "guarded": Side(guarded(by_id=False)),
         "by id": Side(guarded(by_id=True)),
     }
@@ -221,13 +261,23 @@ async def framework(column: Column, url: str, directory: Path, rounds: int) -> t
                 await side.sample()
             calibrated.append((before + calibrate()) / 2)
         gc.unfreeze()
-        calls = {name: await side.calls() for name, side in found.items()}
+    calls = await counted(column, url, directory)
     speeds = [min(calibrated) / ms for ms in calibrated]
     runs = {
         name: [sample.scaled(speed) for sample, speed in zip(side.samples, speeds, strict=True)]
         for name, side in found.items()
     }
     return figures(column, runs, calls), {name: [asdict(one) for one in some] for name, some in runs.items()}
+
+
+async def counted(column: Column, url: str, directory: Path) -> dict[str, int]:
+    """Return how many functions a run calls, by a gate whose threads are counted too."""
+    async with AsyncExitStack() as stack:
+        counter = stack.enter_context(Counter())
+        found = await sides(column, url, directory, stack)
+        for side in [*found.values()] * 2:
+            await side.run()
+        return {name: await counter.calls(side.run) for name, side in found.items()}
 
 
 def figures(column: Column, runs: Mapping[str, Sequence[Sample]], calls: Mapping[str, int]) -> list[Figure]:
@@ -245,24 +295,28 @@ def figures(column: Column, runs: Mapping[str, Sequence[Sample]], calls: Mapping
     name = "a loop by hand" if by_hand else f"{column.name} {metadata.version(column.distribution)}"
     bare = statistics.median(step for sample in runs["bare"] for step in sample.steps)
     (step, ends), by_id = added("guarded"), added("by id")[0]
-    more, own = (calls["guarded"] - calls["bare"]) / STEPS, calls["bare"] / STEPS
     whole = step + ends / STEPS
-    # Profiles see the main thread alone; some frameworks work in another.
-    counted = f"; function calls: {more:,.0f} over {own:,.0f}" if own > more else ""
+    of_them = functions = ""
+    if "hooked" in runs:
+        empty = added("hooked")[0]
+        of_them = f": an empty hook {empty:,.0f} µs, ours over it {step - empty:,.0f} µs"
+        functions = f", of them for an empty hook {(calls['hooked'] - calls['bare']) / STEPS:,.0f}"
     return [
         Figure(
             f"{name}: a guarded step over the bare one, CPU",
             whole,
             "µs",
             None if by_hand else 60,
-            beside=f"{step:.0f} µs, and {ends:,.0f} µs to open and close the run; a step with a request id: {by_id:.0f} µs",
+            beside=f"{step:,.0f} µs{of_them}; and {ends:,.0f} µs to open and close the run;"
+            f" a step with a request id: {by_id:,.0f} µs",
         ),
         Figure(
             f"{name}: of the bare step",
             100 * whole / bare,
             "%",
             None if by_hand else 4,
-            beside=f"the bare step: {bare:,.0f} µs{counted}",
+            beside=f"the bare step: {bare:,.0f} µs; function calls:"
+            f" {(calls['guarded'] - calls['bare']) / STEPS:,.0f} over {calls['bare'] / STEPS:,.0f}{functions}",
         ),
     ]
 

@@ -12,7 +12,7 @@ from conformance.column import Column, Job, Tool, Wire
 from interlock import Interlock, Run, RunResult
 from interlock.adapters.agent_framework import interlock_middleware
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "agent_of", "say"]
 
 
 def _tool(tool: Tool) -> FunctionTool:
@@ -23,7 +23,8 @@ def _client(job: Job) -> OpenAIChatCompletionClient:
     return OpenAIChatCompletionClient(job.model, api_key=job.api_key, base_url=job.openai_url)
 
 
-def _agent(job: Job, middleware: Sequence[Any]) -> Agent[Any]:
+def agent_of(job: Job, middleware: Sequence[Any]) -> Agent[Any]:
+    """Return the agent, with these middlewares."""
     tools: list[Any] = [_tool(tool) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
@@ -34,7 +35,8 @@ def _agent(job: Job, middleware: Sequence[Any]) -> Agent[Any]:
     return Agent(_client(job), job.system, name="agent", tools=tools, middleware=middleware)
 
 
-async def _say(agent: Agent[Any], job: Job) -> str:
+async def say(agent: Agent[Any], job: Job) -> str:
+    """Return what the agent says in the end."""
     if not job.stream:
         return str((await agent.run(job.prompt)).text)
     stream = agent.run(job.prompt, stream=True)
@@ -45,15 +47,15 @@ async def _say(agent: Agent[Any], job: Job) -> str:
 
 async def bare(job: Job) -> str:
     """Run the agent as it is."""
-    return await _say(_agent(job, []), job)
+    return await say(agent_of(job, []), job)
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run the same agent with the gate's middlewares."""
-    agent = _agent(job, interlock_middleware(gate))
+    agent = agent_of(job, interlock_middleware(gate))
 
     async def work(_run: Run, _task: str) -> str:
-        return await _say(agent, job)
+        return await say(agent, job)
 
     return await gate.run(work, job.prompt, **job.options)
 

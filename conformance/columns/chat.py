@@ -13,7 +13,7 @@ from conformance.column import Column, Job, Nested, Tool, Wire
 from interlock import Interlock, Run, RunResult
 from interlock.adapters import chat
 
-__all__ = ["COLUMN", "TASK", "functions_of", "used"]
+__all__ = ["COLUMN", "TASK", "asked", "bare", "functions_of", "used"]
 
 TASK = {"type": "object", "properties": {"task": {"type": "string"}}, "required": ["task"]}
 
@@ -52,15 +52,16 @@ def _begun(system: str, prompt: str) -> list[Any]:
     return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 
 
-async def _asked(client: AsyncOpenAI, *, stream: bool, **request: Any) -> Any:
+async def asked(client: AsyncOpenAI, *, stream: bool, **request: Any) -> Any:
+    """Return the reply of one request."""
     if not stream:
         return await client.chat.completions.create(**request)
     async with client.chat.completions.stream(**request) as pieces:
         return await pieces.get_final_completion()
 
 
-async def bare(job: Job) -> str:
-    """Run the loop: an error of a tool becomes text."""
+async def bare(job: Job, through: Callable[..., Awaitable[Any]] = asked) -> str:
+    """Run the loop: an error of a tool becomes text; `through` is what asks the model."""
     client = AsyncOpenAI(base_url=job.openai_url, api_key=job.api_key)
 
     async def answer(call: Any, tools: Sequence[Tool]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ async def bare(job: Job) -> str:
         messages = _begun(system, prompt)
         while True:
             request = {"model": job.model, "messages": messages, "tools": _offers(tools, nested)}
-            reply = await _asked(client, stream=job.stream, **request)
+            reply = await through(client, stream=job.stream, **request)
             message = reply.choices[0].message
             messages.append(message)
             if not message.tool_calls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from anthropic import AsyncAnthropic
@@ -14,7 +14,7 @@ from conformance.columns.chat import TASK, functions_of, used
 from interlock import Interlock, Run, RunResult
 from interlock.adapters import chat
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "asked", "bare"]
 
 
 def _offers(tools: Sequence[Tool], nested: Nested | None) -> list[Any]:
@@ -24,15 +24,16 @@ def _offers(tools: Sequence[Tool], nested: Nested | None) -> list[Any]:
     return [{"name": name, "description": text, "input_schema": parameters} for name, text, parameters in offered]
 
 
-async def _asked(client: AsyncAnthropic, *, stream: bool, **request: Any) -> Any:
+async def asked(client: AsyncAnthropic, *, stream: bool, **request: Any) -> Any:
+    """Return the reply of one request."""
     if not stream:
         return await client.messages.create(**request)
     async with client.messages.stream(**request) as pieces:
         return await pieces.get_final_message()
 
 
-async def bare(job: Job) -> str:
-    """Run the loop: an error of a tool becomes text."""
+async def bare(job: Job, through: Callable[..., Awaitable[Any]] = asked) -> str:
+    """Run the loop: an error of a tool becomes text; `through` is what asks the model."""
     client = AsyncAnthropic(base_url=job.anthropic_url, api_key=job.api_key)
 
     async def answer(use: Any, tools: Sequence[Tool]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ async def bare(job: Job) -> str:
         messages: list[Any] = [{"role": "user", "content": prompt}]
         while True:
             request = {"model": job.model, "max_tokens": 1024, "system": system, "messages": messages}
-            reply = await _asked(client, stream=job.stream, tools=_offers(tools, nested), **request)
+            reply = await through(client, stream=job.stream, tools=_offers(tools, nested), **request)
             messages.append({"role": "assistant", "content": reply.content})
             uses = [block for block in reply.content if block.type == "tool_use"]
             if not uses:

@@ -21,12 +21,14 @@ from conformance.column import Column, Job, Nested, Tool, Wire
 from interlock import Interlock, RunResult
 from interlock.adapters import claude_agent_sdk, idempotency_key
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "options_of", "tool_of"]
 
 TASK = {"type": "object", "properties": {"task": {"type": "string"}}, "required": ["task"]}
 
 
-def _tool(tool: Tool) -> SdkMcpTool[Any]:
+def tool_of(tool: Tool) -> SdkMcpTool[Any]:
+    """Return a tool as the SDK's users make it."""
+
     async def handler(args: dict[str, Any]) -> dict[str, Any]:
         key = {"idempotency_key": idempotency_key()} if tool.keyed else {}
         work = asyncio.to_thread(tool.fn, **args, **key) if tool.sync else tool.fn(**args, **key)
@@ -37,7 +39,8 @@ def _tool(tool: Tool) -> SdkMcpTool[Any]:
     return SdkMcpTool(tool.name, tool.description, dict(tool.parameters), handler, hint)
 
 
-def _options(job: Job, system: str, server: Any) -> ClaudeAgentOptions:
+def options_of(job: Job, system: str, server: Any) -> ClaudeAgentOptions:
+    """Return the options of a session with these tools."""
     home = tempfile.mkdtemp(prefix="conformance-")
     env = {
         "ANTHROPIC_BASE_URL": job.anthropic_url,
@@ -66,9 +69,9 @@ Ask = Callable[[str, ClaudeAgentOptions], Any]
 
 def _nested(job: Job, nested: Nested, make: Make, ask: Ask) -> SdkMcpTool[Any]:
     async def handler(args: dict[str, Any]) -> dict[str, Any]:
-        server = make([_tool(tool) for tool in nested.tools])
+        server = make([tool_of(tool) for tool in nested.tools])
         said = ""
-        async for message in ask(args["task"], _options(job, nested.system, server)):
+        async for message in ask(args["task"], options_of(job, nested.system, server)):
             said = message.result or said if isinstance(message, ResultMessage) else said
         return {"content": [{"type": "text", "text": said}]}
 
@@ -76,7 +79,7 @@ def _nested(job: Job, nested: Nested, make: Make, ask: Ask) -> SdkMcpTool[Any]:
 
 
 def _tools(job: Job, make: Make, ask: Ask) -> list[SdkMcpTool[Any]]:
-    tools = [_tool(tool) for tool in job.tools]
+    tools = [tool_of(tool) for tool in job.tools]
     return tools if job.nested is None else [*tools, _nested(job, job.nested, make, ask)]
 
 
@@ -90,7 +93,7 @@ async def bare(job: Job) -> Any:
         return query(prompt=prompt, options=options)
 
     said = None
-    async for message in ask(job.prompt, _options(job, job.system, make(_tools(job, make, ask)))):
+    async for message in ask(job.prompt, options_of(job, job.system, make(_tools(job, make, ask)))):
         said = message.result if isinstance(message, ResultMessage) else said
     return said
 
@@ -104,7 +107,7 @@ async def guarded(job: Job, gate: Interlock) -> RunResult:
     def ask(prompt: str, options: ClaudeAgentOptions) -> Any:
         return claude_agent_sdk.query(gate, prompt=prompt, options=options)
 
-    options = _options(job, job.system, make(_tools(job, make, ask)))
+    options = options_of(job, job.system, make(_tools(job, make, ask)))
     return await claude_agent_sdk.run(gate, job.prompt, options, **job.options)
 
 

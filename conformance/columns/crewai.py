@@ -20,7 +20,7 @@ from conformance.column import Column, Job, Wire
 from interlock import Interlock, RunResult
 from interlock.adapters import crewai
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "crew_of"]
 
 
 def _tool(tool: column.Tool) -> BaseTool:
@@ -36,7 +36,8 @@ def _crew(job: Job, name: str, system: str, prompt: str, tools: list[BaseTool]) 
     return Crew(name=name, agents=[agent], tasks=[task], verbose=False)
 
 
-def _whole(job: Job, kickoff: Callable[[Crew], Any]) -> Crew:
+def crew_of(job: Job, kickoff: Callable[[Crew], Any]) -> Crew:
+    """Return the crew; `kickoff` runs the one of a tool."""
     tools = [_tool(tool) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
@@ -52,12 +53,12 @@ def _whole(job: Job, kickoff: Callable[[Crew], Any]) -> Crew:
 
 async def bare(job: Job) -> Any:
     """Run the crew with the framework's defaults."""
-    return (await asyncio.to_thread(_whole(job, Crew.kickoff).kickoff)).raw
+    return (await asyncio.to_thread(crew_of(job, Crew.kickoff).kickoff)).raw
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run it under the gate."""
-    return await crewai.run(gate, _whole(job, lambda crew: crewai.kickoff(gate, crew)), **job.options)
+    return await crewai.run(gate, crew_of(job, lambda crew: crewai.kickoff(gate, crew)), **job.options)
 
 
 COLUMN = Column(

@@ -19,14 +19,15 @@ from conformance.column import Column, Job, Wire
 from interlock import Interlock, Run, RunResult
 from interlock.adapters.google_adk import interlock_plugin
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "runner_of", "say"]
 
 
 def _model(job: Job) -> AnthropicLlm:
     return AnthropicLlm(model=job.model, client=AsyncAnthropic(base_url=job.anthropic_url, api_key=job.api_key))
 
 
-def _runner(job: Job, plugins: Sequence[Any]) -> InMemoryRunner:
+def runner_of(job: Job, plugins: Sequence[Any]) -> InMemoryRunner:
+    """Return the runner, with these plugins."""
     tools: list[Any] = [FunctionTool(tool.fn) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
@@ -43,7 +44,8 @@ def _runner(job: Job, plugins: Sequence[Any]) -> InMemoryRunner:
     return InMemoryRunner(app=App(name="conformance", root_agent=agent, plugins=[*own, *plugins]))
 
 
-async def _say(runner: InMemoryRunner, job: Job) -> str:
+async def say(runner: InMemoryRunner, job: Job) -> str:
+    """Return what the agent says in the end."""
     session = await runner.session_service.create_session(app_name="conformance", user_id="user")
     mode = StreamingMode.SSE if job.stream else StreamingMode.NONE
     text = ""
@@ -60,15 +62,15 @@ async def _say(runner: InMemoryRunner, job: Job) -> str:
 
 async def bare(job: Job) -> str:
     """Run the agent as it is."""
-    return await _say(_runner(job, []), job)
+    return await say(runner_of(job, []), job)
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run the same agent with one more plugin."""
-    runner = _runner(job, [interlock_plugin(gate)])
+    runner = runner_of(job, [interlock_plugin(gate)])
 
     async def work(_run: Run, _task: str) -> str:
-        return await _say(runner, job)
+        return await say(runner, job)
 
     return await gate.run(work, job.prompt, **job.options)
 

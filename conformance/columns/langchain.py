@@ -15,7 +15,7 @@ from conformance.column import Column, Job, Tool, Wire
 from interlock import Interlock, Run, RunResult
 from interlock.adapters.langchain import interlock_middleware
 
-__all__ = ["COLUMN", "as_tool", "model_of"]
+__all__ = ["COLUMN", "agent_of", "as_tool", "model_of", "say"]
 
 
 def as_tool(tool: Tool) -> BaseTool:
@@ -29,7 +29,8 @@ def model_of(job: Job) -> ChatOpenAI:
     return ChatOpenAI(model=job.model, base_url=job.openai_url, api_key=job.api_key, stream_usage=None)
 
 
-def _agent(job: Job, middleware: Sequence[AgentMiddleware[Any, Any]]) -> Any:
+def agent_of(job: Job, middleware: Sequence[AgentMiddleware[Any, Any]]) -> Any:
+    """Return the agent, with these middlewares."""
     tools = [as_tool(tool) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
@@ -47,7 +48,8 @@ def _agent(job: Job, middleware: Sequence[AgentMiddleware[Any, Any]]) -> Any:
     return create_agent(model_of(job), tools, system_prompt=job.system, middleware=middleware)
 
 
-async def _say(agent: Any, job: Job) -> str:
+async def say(agent: Any, job: Job) -> str:
+    """Return what the agent says in the end."""
     given = {"messages": [HumanMessage(job.prompt)]}
     if not job.stream:
         state = await agent.ainvoke(given)
@@ -61,15 +63,15 @@ async def _say(agent: Any, job: Job) -> str:
 
 async def bare(job: Job) -> str:
     """Run the agent as it is."""
-    return await _say(_agent(job, []), job)
+    return await say(agent_of(job, []), job)
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run the same agent with one more middleware."""
-    agent = _agent(job, [interlock_middleware(gate)])
+    agent = agent_of(job, [interlock_middleware(gate)])
 
     async def work(_run: Run, _task: str) -> str:
-        return await _say(agent, job)
+        return await say(agent, job)
 
     return await gate.run(work, job.prompt, **job.options)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tools import StructuredTool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -15,17 +17,22 @@ from conformance.columns.langchain import as_tool, model_of
 from interlock import Interlock, Run, RunResult
 from interlock.adapters.langgraph import guarded_model, tool_wrappers
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "agent_of", "say"]
+
+Wrap = Callable[[BaseChatModel], BaseChatModel]
+NONE: Mapping[str, Any] = {}
 
 
-def _graph(job: Job, gate: Interlock | None, *, system: str, tools: list[Any]) -> Any:
-    chat = model_of(job) if gate is None else guarded_model(model_of(job), gate)
-    model = chat.bind_tools(tools)
+def _as_it_is(model: BaseChatModel) -> BaseChatModel:
+    return model
+
+
+def _graph(job: Job, wrap: Wrap, wrappers: Mapping[str, Any], *, system: str, tools: list[Any]) -> Any:
+    model = wrap(model_of(job)).bind_tools(tools)
 
     async def ask(state: MessagesState) -> dict[str, Any]:
         return {"messages": [await model.ainvoke([SystemMessage(system), *state["messages"]])]}
 
-    wrappers = {} if gate is None else tool_wrappers(gate)
     graph = StateGraph(MessagesState)
     graph.add_node("model", ask)
     # A node that answers the model's mistakes, as graphs of one's own must: without it the first error ends the run.
@@ -38,21 +45,23 @@ def _graph(job: Job, gate: Interlock | None, *, system: str, tools: list[Any]) -
     return graph.compile()
 
 
-def _agent(job: Job, gate: Interlock | None) -> Any:
+def agent_of(job: Job, wrap: Wrap = _as_it_is, wrappers: Mapping[str, Any] = NONE) -> Any:
+    """Return the graph, its models wrapped, its tool nodes with these wrappers."""
     tools: list[Any] = [as_tool(tool) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
-        inner = _graph(job, gate, system=nested.system, tools=[as_tool(tool) for tool in nested.tools])
+        inner = _graph(job, wrap, wrappers, system=nested.system, tools=[as_tool(tool) for tool in nested.tools])
 
         async def ask(task: str) -> str:
             state = await inner.ainvoke({"messages": [HumanMessage(task)]})
             return str(state["messages"][-1].text)
 
         tools.append(StructuredTool.from_function(coroutine=ask, name=nested.name, description=nested.description))
-    return _graph(job, gate, system=job.system, tools=tools)
+    return _graph(job, wrap, wrappers, system=job.system, tools=tools)
 
 
-async def _say(graph: Any, job: Job) -> str:
+async def say(graph: Any, job: Job) -> str:
+    """Return what the graph says in the end."""
     given = {"messages": [HumanMessage(job.prompt)]}
     limit = {"recursion_limit": 200}
     if not job.stream:
@@ -67,15 +76,15 @@ async def _say(graph: Any, job: Job) -> str:
 
 async def bare(job: Job) -> str:
     """Run the graph as it is."""
-    return await _say(_agent(job, None), job)
+    return await say(agent_of(job), job)
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run the same graph, its model and its tool node guarded."""
-    graph = _agent(job, gate)
+    graph = agent_of(job, lambda model: guarded_model(model, gate), tool_wrappers(gate))
 
     async def work(_run: Run, _task: str) -> str:
-        return await _say(graph, job)
+        return await say(graph, job)
 
     return await gate.run(work, job.prompt, **job.options)
 

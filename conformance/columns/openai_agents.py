@@ -13,7 +13,7 @@ from conformance.column import Column, Job, Wire
 from interlock import Interlock, RunResult
 from interlock.adapters import openai_agents
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "agent_of", "config_of"]
 
 
 def _tool(tool: column.Tool) -> Tool:
@@ -24,7 +24,8 @@ def _tool(tool: column.Tool) -> Tool:
     )
 
 
-def _agent(job: Job) -> Agent[Any]:
+def agent_of(job: Job) -> Agent[Any]:
+    """Return the agent."""
     tools = [_tool(tool) for tool in job.tools]
     if job.nested is not None:
         nested = job.nested
@@ -35,7 +36,8 @@ def _agent(job: Job) -> Agent[Any]:
     return Agent(name="agent", instructions=job.system, model=job.model, tools=tools)
 
 
-def _config(job: Job) -> RunConfig:
+def config_of(job: Job) -> RunConfig:
+    """Return where its models are."""
     client = AsyncOpenAI(base_url=job.openai_url, api_key=job.api_key)
     return RunConfig(model_provider=OpenAIProvider(openai_client=client, use_responses=True), tracing_disabled=True)
 
@@ -44,20 +46,20 @@ async def bare(job: Job) -> Any:
     """Run the agent with the SDK's defaults."""
     options: dict[str, Any] = {} if job.max_turns is None else {"max_turns": job.max_turns}
     if job.stream:
-        streamed = Runner.run_streamed(_agent(job), job.prompt, run_config=_config(job), **options)
+        streamed = Runner.run_streamed(agent_of(job), job.prompt, run_config=config_of(job), **options)
         async for _ in streamed.stream_events():
             pass
         return streamed.final_output
-    return (await Runner.run(_agent(job), job.prompt, run_config=_config(job), **options)).final_output
+    return (await Runner.run(agent_of(job), job.prompt, run_config=config_of(job), **options)).final_output
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run it under the gate."""
-    options: dict[str, Any] = {**job.options, "run_config": _config(job), "max_turns": None}
+    options: dict[str, Any] = {**job.options, "run_config": config_of(job), "max_turns": None}
     if not job.stream:
-        return await openai_agents.run(gate, _agent(job), job.prompt, **options)
+        return await openai_agents.run(gate, agent_of(job), job.prompt, **options)
     seen: list[Any] = []
-    return await openai_agents.run(gate, _agent(job), job.prompt, on_event=seen.append, **options)
+    return await openai_agents.run(gate, agent_of(job), job.prompt, on_event=seen.append, **options)
 
 
 COLUMN = Column(

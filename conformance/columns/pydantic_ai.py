@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_ai import Agent
 from pydantic_ai import Tool as AgentTool
+from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -15,7 +16,7 @@ from conformance.column import Column, Job, Tool, Wire
 from interlock import Interlock, Run, RunResult
 from interlock.adapters.pydantic_ai import interlock_capability
 
-__all__ = ["COLUMN"]
+__all__ = ["COLUMN", "agent_of", "say"]
 
 _DECORATED: weakref.WeakKeyDictionary[Interlock, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -43,8 +44,10 @@ def _decorated(gate: Interlock, tool: Tool) -> Any:
     return known[tool.name]
 
 
-def _agent(job: Job, gate: Interlock | None = None) -> Agent[None, str]:
-    capabilities = [] if gate is None else [interlock_capability(gate)]
+def agent_of(
+    job: Job, capabilities: Sequence[AbstractCapability[Any]] = (), gate: Interlock | None = None
+) -> Agent[None, str]:
+    """Return the agent, with these capabilities; with a gate, tools that take a key are decorated."""
     tools = _tools(job, job.tools, gate)
     if job.nested is not None:
         nested = job.nested
@@ -59,7 +62,8 @@ def _agent(job: Job, gate: Interlock | None = None) -> Agent[None, str]:
     return Agent(_model(job), system_prompt=job.system, tools=tools, capabilities=capabilities)
 
 
-async def _say(agent: Agent[None, str], job: Job) -> str:
+async def say(agent: Agent[None, str], job: Job) -> str:
+    """Return what the agent says in the end."""
     if not job.stream:
         return (await agent.run(job.prompt)).output
     async with agent.run_stream(job.prompt) as reply:
@@ -70,15 +74,15 @@ async def _say(agent: Agent[None, str], job: Job) -> str:
 
 async def bare(job: Job) -> str:
     """Run the agent as it is."""
-    return await _say(_agent(job), job)
+    return await say(agent_of(job), job)
 
 
 async def guarded(job: Job, gate: Interlock) -> RunResult:
     """Run the same agent with one capability."""
-    agent = _agent(job, gate)
+    agent = agent_of(job, [interlock_capability(gate)], gate)
 
     async def work(_run: Run, _task: Any) -> str:
-        return await _say(agent, job)
+        return await say(agent, job)
 
     return await gate.run(work, job.prompt, **job.options)
 
