@@ -26,6 +26,7 @@ from benchmarks.journals import BareTable, GatheredTable, fdatasync_s
 from benchmarks.kit import Bench, Watch
 from benchmarks.work import arguments
 from interlock.cli.worker import calm_the_collector
+from interlock.core.clock import SYSTEM, timed_token
 from interlock.core.errors import StoreUnavailable
 from interlock.journal.store import ClaimState, Intent, NewRun, Settlement
 
@@ -88,7 +89,7 @@ async def crowd(callers: int, writes: int, write: Callable[[int, int], Awaitable
 
 async def journal(store: Any, callers: int, writes: int) -> Callable[[int, int], Awaitable[None]]:
     """Return a write on a store alone: claim and settle; each caller has runs of 25 writes for `writes` of them."""
-    names = [f"run_{os.urandom(8).hex()}" for _ in range(callers * (writes // WRITES_A_RUN + 1))]
+    names = [f"run_{timed_token(SYSTEM)}" for _ in range(callers * (writes // WRITES_A_RUN + 1))]
     begun = await asyncio.gather(
         *(store.begin(NewRun(run_id, "acme", run_id, "agent", "h", run_id)) for run_id in names)
     )

@@ -16,12 +16,14 @@ from typing import Any
 
 from interlock.journal.store import Refused
 from interlock.stores import calls, claims
-from interlock.stores.marks import SHARES
 
 __all__ = ["Item", "Work", "aside", "carry_out"]
 
 Work = Callable[..., Any]
 Item = tuple[Work, tuple[Any, ...], "asyncio.Future[Any] | None"]
+
+# Shared statements are undone where one piece cannot be done, and that has its price too.
+_WORTH_IT = 4
 
 _aside: set[Work] = set()
 
@@ -62,16 +64,15 @@ def carry_out(db: sqlite3.Connection, items: Sequence[Item]) -> list[Any]:
 def _together(db: sqlite3.Connection, items: Sequence[Item], gathered: Sequence[int], outcomes: list[Any]) -> None:
     """Do the gathered intents and settlements, in shared statements where all are about different effects."""
     alone = gathered
-    if len(gathered) >= SHARES[-1] and len({items[at][1][0][0] for at in gathered}) == len(gathered):
+    if len(gathered) >= _WORTH_IT and len({items[at][1][0][0] for at in gathered}) == len(gathered):
         alone = []
         for work, share, done in ((claims.settle, claims.settle_all, True), (claims.claim, claims.claim_all, None)):
             mine = [at for at in gathered if items[at][0] is work]
-            most = len(mine) - len(mine) % SHARES[-1]
-            if most and _shared(db, share, [items[at][1] for at in mine[:most]]):
-                for at in mine[:most]:
+            if len(mine) >= _WORTH_IT and _shared(db, share, [items[at][1] for at in mine]):
+                for at in mine:
                     outcomes[at] = done
-                mine = mine[most:]
-            alone += mine
+            else:
+                alone += mine
     for at in alone:
         work, args, _ = items[at]
         outcomes[at] = _one(db, work, args)

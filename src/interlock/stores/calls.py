@@ -5,26 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from interlock.stores.marks import SHARES, ManyMarked, Marked
+from interlock.stores.marks import ManyMarked
 
 __all__ = ["Part", "insert", "parts_of"]
 
 Part = tuple[str, bytes, int]
 """Run, its calls as JSON, fence."""
 
-_TEXT = """insert into calls (run_id, entry) select ?1, ?2 {rows}
-where exists (select 1 from runs where run_id = ?1 and fence = ?3)"""
-_ONE = Marked(_TEXT.replace("{rows}", ""))
-_MANY = ManyMarked(_TEXT, columns=3)
+_INSERT = ManyMarked(
+    """insert into calls (run_id, entry) select ?1, ?2 {rows}
+where exists (select 1 from runs where run_id = ?1 and fence = ?3)""",
+    columns=3,
+)
 
 
 def insert(db: sqlite3.Connection, parts: Sequence[Part]) -> None:
     """Write parts; those of a run that is somebody else's by now are left out."""
-    many = len(parts) - len(parts) % SHARES[-1]
-    if many:
-        _MANY.run(db, parts[:many])
-    for one in parts[many:]:
-        _ONE.run(db, one)
+    _INSERT.run(db, parts)
 
 
 def parts_of(db: sqlite3.Connection, run_id: str) -> list[bytes]:

@@ -13,11 +13,11 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-__all__ = ["SHARES", "ManyMarked", "Marked"]
+__all__ = ["ManyMarked", "Marked"]
 
 _MARK = re.compile(r"\?(\d+)")
-# Rows of one statement: another number is made up of several, and fewer are not worth it. Each is prepared once.
-SHARES = (32, 16, 8)
+# Rows of one statement: another number is made up of several. Each is prepared once.
+_SHARES = (32, 16, 8, 4, 2, 1)
 
 
 class Marked:
@@ -54,11 +54,11 @@ class ManyMarked:
         text = _MARK.sub(column, sql)
         self._texts = [
             (share, text.replace("{rows}", f"from {of_all}(values {', '.join([row] * share)}) as own"))
-            for share in SHARES
+            for share in _SHARES
         ]
 
     def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]], of_all: Sequence[Any] = ()) -> int:
-        """Execute it for `rows`, a multiple of the smallest of `SHARES`; return how many rows were written."""
+        """Execute it for `rows`; return how many were written."""
         written = at = 0
         for share, text in self._texts:
             while len(rows) - at >= share:
