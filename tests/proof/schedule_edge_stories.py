@@ -234,7 +234,7 @@ async def given_up(teller: Teller) -> None:
 
     async def late() -> None:
         await asyncio.sleep(5.0)
-        raise LOST
+        raise ConnectionResetError("lost")
 
     Desk(teller, gate, [late, late])
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from typing import Any
 
 from schedule_journal_stories import EASY, Desk
 from schedule_telling import MODEL, Failing, Teller, ask, story
+
+from interlock.journal.ownership import Lease, left_s
 
 TTL_S = 5.0
 
@@ -112,3 +115,23 @@ async def dies_again(teller: Teller) -> None:
         for each in running:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@story("a lease that is lost stays lost")
+async def stays_lost(teller: Teller) -> None:
+    now_s, told = 100.0, []
+    lease = Lease("r", 3, now_s + TTL_S)
+    lease.renewed(now_s, TTL_S)
+    teller.say("kept by an answer that is late", lease.until_s)
+    lease.renewed(now_s + 1.0, TTL_S)
+    teller.expect("renewed, less a margin", (lease.until_s, lease.lost), (now_s + 5.5, False))
+    lease.lose()
+    teller.expect("lost, with nobody to be told", (lease.until_s, lease.lost), (-math.inf, True))
+    other = Lease("r", 3, now_s)
+    other.on_lost = lambda: told.append(other.run_id)
+    for _ in range(3):
+        other.lose()
+        other.renewed(now_s + 9.0, TTL_S)
+    teller.expect("lost once and for all", (other.until_s, told), (-math.inf, ["r"]))
+    left = [left_s(*words, now_s, "here") for words in ((None, None), (now_s + 2.0, "here"), (now_s + 2.0, "there"))]
+    teller.expect("left", left, [None, 2.0, -math.inf])
