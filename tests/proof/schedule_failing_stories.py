@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import http.client
 import threading
 from typing import Any
 
-from schedule_limit_stories import AGENT, LOST, make, paced
+from schedule_limit_stories import AGENT, LOST, Status, make, paced
 from schedule_telling import MODEL, Teller, ask, script, story
 from schedule_thread_stories import Shop, easy
 
@@ -307,3 +308,18 @@ async def counted(teller: Teller) -> None:
     teller.clock.jump_wall(86_400.0)
     result = await teller.run(strict, agent, tenant_id="t")
     teller.expect("the next day", str(result.reason), "success")
+
+
+@story("what the standard library raises")
+async def standard(teller: Teller) -> None:
+    raised: dict[str, Any] = {
+        "an address": lambda: http.client.InvalidURL("no such port"),
+        "a status line": lambda: http.client.BadStatusLine("odd"),
+        "less than promised": lambda: http.client.IncompleteRead(b"", 9),
+        "hung up": lambda: http.client.RemoteDisconnected("gone"),
+        "busy": lambda: Status(429),
+    }
+    for name, raises in raised.items():
+        gate, tried = make(teller, [raises(), raises()], retries={"max_attempts": 2, "backoff_ms": [0]})
+        await teller.run(gate, paced(teller, "a.put"))
+        teller.say(name, len(tried))

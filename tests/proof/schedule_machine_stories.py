@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import threading
 from typing import Any
 
-import genai_prices
-from schedule_limit_stories import BREAKER, LOST, Status, make, paced
+from schedule_limit_stories import BREAKER, LOST, make, paced
 from schedule_telling import Teller, story
 
-from interlock.budget import prices
 from interlock.budget.loops import FEW_CALLS, LoopDetector, LoopOptions
 from interlock.budget.meter import BudgetOptions, Meter, Refused
 from interlock.core.calls import Answer, OnUnknown
@@ -262,6 +259,7 @@ async def detector(teller: Teller) -> None:
     lived("another after a while", LoopOptions(5, None), [(1, 7 + n // 3, n) for n in range(10)])
     lived("six of old ones", usual, [(n % 3, 0, n) for n in range(12)])
     lived("writes", usual, [(1, 7, n, "write") for n in range(5)])
+    lived("a write's own", LoopOptions(3, 1), [(1, 7, 0, "write"), (1, 7, 1, "write"), (2, 0, 2)])
     lived("writes of one batch", usual, [(1, 7, n // 4, "write") for n in range(8)])
     lived("writes by turns", usual, [(n % 2 + 1, 7, n, "write") for n in range(8)])
     lived("proved not done", usual, [(1, 7, n, "proved") for n in range(9)])
@@ -340,59 +338,3 @@ async def metered(teller: Teller) -> None:
     child.not_executed("a", 1, first=False)
     child.not_executed("c", 1, first=False)
     teller.say("answered", [root.knows(key) for key in (1, 2)], [child.knows(1), child._per_tool, root._per_tool])
-
-
-@story("the list of prices is asked once for a model")
-async def asked_once(teller: Teller) -> None:
-    asked, calculates = [0], genai_prices.calc_price
-
-    def counted(*args: Any, **words: Any) -> Any:
-        asked[0] += 1
-        return calculates(*args, **words)
-
-    for cache in (prices._rates, prices._listed_cost_usd):
-        cache.cache_clear()
-    genai_prices.calc_price = counted
-    try:
-        for model in (
-            "openai:gpt-4.1",
-            "anthropic:claude-3-5-haiku-latest",
-            "deepseek:deepseek-chat",
-            "google:gemini-1.5-pro",
-            "openai:no-such",
-        ):
-            told, table = [], prices.Prices()
-            for given, output, read, write in (
-                (1_000, 10, 0, 0),
-                (1_001, 10, 0, 0),
-                (1_001, 10, 0, 0),
-                (100_000, 100_000, 9, 0),
-                (100_001, 1, 0, 0),
-                (1, 100_001, 0, 0),
-                (5_000, 10, 4_000, 1_000),
-            ):
-                before = asked[0]
-                table.cost_usd(model, prices.Usage(given, output, read, write))
-                told.append(asked[0] - before)
-            teller.say(
-                model, told, table.cost_usd(model, prices.Usage(1_000, 10)), table.cost_usd(model, prices.Usage())
-            )
-            if model.startswith(("openai:gpt", "anthropic")):
-                teller.expect("a line", told[1:4], [0, 0, 0])
-    finally:
-        genai_prices.calc_price = calculates
-
-
-@story("what the standard library raises")
-async def standard(teller: Teller) -> None:
-    raised: dict[str, Any] = {
-        "an address": lambda: http.client.InvalidURL("no such port"),
-        "a status line": lambda: http.client.BadStatusLine("odd"),
-        "less than promised": lambda: http.client.IncompleteRead(b"", 9),
-        "hung up": lambda: http.client.RemoteDisconnected("gone"),
-        "busy": lambda: Status(429),
-    }
-    for name, raises in raised.items():
-        gate, tried = make(teller, [raises(), raises()], retries={"max_attempts": 2, "backoff_ms": [0]})
-        await teller.run(gate, paced(teller, "a.put"))
-        teller.say(name, len(tried))

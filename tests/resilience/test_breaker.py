@@ -73,6 +73,14 @@ def test_a_probe_may_pass_in_no_negative_time():
     assert opened(at=100.0).opens_in_s(500.0) == 0.0
 
 
+def test_while_a_probe_is_out_the_next_may_pass_a_cool_down_later():
+    breaker = opened(cooldown_s=10.0)
+    assert breaker.allow(110.0)
+    assert breaker.opens_in_s(113.0) == 7.0
+    breaker.release(114.0)
+    assert breaker.opens_in_s(114.0) == 0.0
+
+
 def test_a_failed_probe_opens_for_a_whole_cool_down_again():
     breaker = opened(cooldown_s=10.0)
     assert breaker.allow(110.0)

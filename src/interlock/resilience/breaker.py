@@ -66,12 +66,7 @@ class Breaker:
 
     def ready(self, now_s: float) -> bool:
         """Whether `allow` would say yes; changes nothing."""
-        if self.closed:
-            return True
-        if now_s < self._opened_s + self._cooldown_s:
-            return False
-        # A probe that has been out for a whole cool-down tells nothing any more: another may go.
-        return self._probe_since_s is None or now_s >= self._probe_since_s + self._cooldown_s
+        return self.opens_in_s(now_s) == 0.0
 
     def allow(self, now_s: float) -> bool:
         """Whether a call may pass. Unless the breaker is closed, a yes makes this call the probe."""
@@ -83,8 +78,12 @@ class Breaker:
         return True
 
     def opens_in_s(self, now_s: float) -> float:
-        """Return the seconds until a probe may pass, 0.0 when one may or everything does."""
-        return 0.0 if self.closed else max(0.0, self._opened_s + self._cooldown_s - now_s)
+        """Return the seconds until a probe may pass at the latest, 0.0 when one may or everything does."""
+        if self.closed:
+            return 0.0
+        # A probe that has been out for a whole cool-down tells nothing any more: another may go.
+        since_s = self._opened_s if self._probe_since_s is None else self._probe_since_s
+        return max(0.0, since_s + self._cooldown_s - now_s)
 
     def success(self, _now_s: float, *, probe: bool = True) -> None:
         """Take note of an answer: the probe's closes the breaker, others (begun before it opened) change nothing."""
