@@ -191,3 +191,39 @@ async def exactly_full(teller: Teller) -> None:
 
     await gate.run(agent)
     teller.expect("sent", sent, [f"nobody {n}" for n in range(len(lengths) - 1)])
+
+
+@story("a key is as old as its first send, whoever sends it again")
+async def first_send(teller: Teller) -> None:
+    tools = {**EASY["tools"], "dedupe_window_s": 60, "retries": {"max_attempts": 3, "backoff_ms": [0]}}
+    for after_s, each_s, sends in ((49.0, 5.5, 6), (50.0, 10.0, 5), (51.0, 5.5, 5)):
+        gate = teller.gate(**EASY | {"tools": tools})
+
+        async def slowly(each_s: float = each_s) -> None:
+            await asyncio.sleep(each_s)
+            raise ConnectionResetError("lost")
+
+        Desk(teller, gate, [LOST] * 3 + [slowly] * 3)
+        before = len(teller.told.lines)
+        call = [("keyed.put", {"what": "a"})]
+        await teller.run(gate, script(teller, call), request_id="r")
+        await asyncio.sleep(after_s)
+        await teller.run(gate, script(teller, call), request_id="r", retry=True)
+        sent = sum("remote: a" in line for line in teller.told.lines[before:])
+        teller.expect(f"sent, from {after_s} s on every {each_s} s", sent, sends)
+
+
+@story("closing while a remote is asked")
+async def closing_while_asked(teller: Teller) -> None:
+    gate = teller.gate(**ALONE)
+    remote = Remote(teller, gate, settle_s=0.0, timeout_s=50.0)
+    calls = [remote.plan(1, ["lost"], [hang])]
+    running = asyncio.ensure_future(gate.run(script(teller, calls), request_id="r"))
+    await asyncio.sleep(5.0)
+    teller.say("left", await gate.house().inflight.aclose(1.0))
+    await asyncio.gather(running, return_exceptions=True)
+    store = gate.house().store
+    await store.flush()
+    (doubt,) = await store.doubts()
+    await teller.claims(gate, doubt.run_id)
+    teller.expect("its last word", doubt.evidence[-1].get("kind"), "cancelled")
