@@ -231,7 +231,11 @@ class _Server:
 
     def told(self) -> None:
         """Take in that a session has told of a tool use."""
+        here = asyncio.get_running_loop()
         for news in tuple(self._waiting):
+            if news.get_loop() is here:
+                _wake(news)
+                continue
             with contextlib.suppress(RuntimeError):  # its loop is closed
                 news.get_loop().call_soon_threadsafe(_wake, news)
 
@@ -265,22 +269,21 @@ class _Server:
     ) -> tuple[Session, Use] | None:
         """Return what its session tells of a call: that comes by another way than the call, and may come after it."""
         loop = asyncio.get_running_loop()
-        news: asyncio.Future[None] = loop.create_future()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    for opened in sessions:
-                        use = opened.use(tool, args, call_id)
-                        if use is not None:
-                            return opened, use
-                    self._waiting.add(news)
+        deadline_s = loop.time() + PATIENCE_S
+        while True:
+            for opened in sessions:
+                use = opened.use(tool, args, call_id)
+                if use is not None:
+                    return opened, use
+            news: asyncio.Future[None] = loop.create_future()
+            self._waiting.add(news)
+            try:
+                async with asyncio.timeout_at(deadline_s):
                     await news
-                    self._waiting.discard(news)
-                    news = loop.create_future()
-        except TimeoutError:
-            return None
-        finally:
-            self._waiting.discard(news)
+            except TimeoutError:
+                return None
+            finally:
+                self._waiting.discard(news)
 
 
 def _wake(news: asyncio.Future[None]) -> None:
