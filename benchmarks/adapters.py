@@ -264,7 +264,9 @@ async def framework(column: Column, url: str, directory: Path, rounds: int) -> t
             if i >= FEWEST and time.monotonic() - began_s > MOST_S:
                 break
             before = calibrate()
-            for side in order[i % len(order) :] + order[: i % len(order)]:
+            turned = order[i % len(order) :] + order[: i % len(order)]
+            # And backwards every other time: what a run leaves behind is not always the same side's.
+            for side in reversed(turned) if i % 2 else turned:
                 await side.sample()
             calibrated.append((before + calibrate()) / 2)
         gc.unfreeze()
