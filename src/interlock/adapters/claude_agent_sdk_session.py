@@ -9,7 +9,6 @@ alone; after a single tool the command line passes over it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import json
 import re
@@ -28,7 +27,7 @@ from claude_agent_sdk import (
     ToolUseBlock,
 )
 
-from interlock.adapters.claude_agent_sdk_turns import Turns
+from interlock.adapters.claude_agent_sdk_turns import COUNTED, Turns
 from interlock.adapters.outcome import Outcome
 from interlock.adapters.seam import Seam
 from interlock.adapters.values import as_json
@@ -144,15 +143,21 @@ class Session:
         """Yield the session's messages, having charged what they say; and settle everything at their end."""
         error: BaseException | None = None
         try:
-            async with contextlib.aclosing(_closable(messages)) as heard:
-                async for message in heard:
+            try:
+                async for message in messages:
                     if isinstance(message, StreamEvent):
-                        self._turns.heard(message, self._agents.get(message.parent_tool_use_id or "", ""))
+                        if message.event.get("type") in COUNTED:
+                            self._turns.streamed(message.event, self._agents.get(message.parent_tool_use_id or "", ""))
                         if not self._shows_pieces:
                             continue
                     else:
                         self._heard(message)
                     yield message
+            finally:
+                # Closed, it ends the session.
+                close = getattr(messages, "aclose", None)
+                if close is not None:
+                    await close()
         except BaseException as raised:
             error = raised
             raise
@@ -365,17 +370,6 @@ class _Pending:
         if not self._end.done():
             self._end.set_exception(error)
             self._end.exception()  # looked at, even where no attempt waits for it any more
-
-
-async def _closable(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """Yield the messages; closed, it ends the session."""
-    try:
-        async for message in messages:
-            yield message
-    finally:
-        close = getattr(messages, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _also(outcome: Outcome) -> dict[str, Any]:

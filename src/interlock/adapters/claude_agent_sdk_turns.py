@@ -11,16 +11,19 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent
+from claude_agent_sdk import AssistantMessage, ResultMessage
 
 from interlock.adapters.values import as_json
+from interlock.budget.prices import Usage
 from interlock.supervisor.run import Run
 from interlock.supervisor.turns import ModelTurn
 
-__all__ = ["Turns"]
+__all__ = ["COUNTED", "Turns"]
 
 # For the end of a stream whose tools have ended already.
 PATIENCE_S = 5.0
+# The pieces of a message that say what it used.
+COUNTED = frozenset({"message_start", "message_delta", "message_stop"})
 
 
 class Turns:
@@ -89,15 +92,14 @@ class Turns:
         """Take in a message of the session."""
         if self._recorded and isinstance(message, AssistantMessage):
             self._said.setdefault(agent, []).extend(as_json(list(message.content)))
-        if isinstance(message, StreamEvent):
-            self._event(message.event, agent)
-        elif isinstance(message, AssistantMessage) and agent and message.usage:
+        if isinstance(message, AssistantMessage) and agent and message.usage:
             # A sub-agent's turns are not streamed: of its output, the result alone tells.
             self._charge(agent, message.model, message.usage)
         elif isinstance(message, ResultMessage):
             self._total(message)
 
-    def _event(self, event: Mapping[str, Any], agent: str) -> None:
+    def streamed(self, event: Mapping[str, Any], agent: str = "") -> None:
+        """Take in a piece of a model's message: one of `COUNTED`; the others say nothing of what it used."""
         kind = event.get("type")
         if kind == "message_start":
             said = event["message"]
@@ -113,11 +115,14 @@ class Turns:
         turn = self._open.get(agent)
         if turn is None:
             return
-        turn.charge(usage, model=f"{self._provider}:{model}")
+        used = {said: int(usage.get(name) or 0) for name, said in _NAMES.items()}
+        if usage.get("input_tokens") is not None or usage.get("output_tokens") is not None:
+            fresh, output, read, written = used.values()
+            turn.charge(Usage(fresh + read + written, output, read, written), model=f"{self._provider}:{model}")
         self._charged[agent].set()
         seen = self._seen.setdefault(model, {})
-        for name, said in _NAMES.items():
-            seen[said] = seen.get(said, 0) + int(usage.get(name) or 0)
+        for said, count in used.items():
+            seen[said] = seen.get(said, 0) + count
 
     def _total(self, result: ResultMessage) -> None:
         """Charge what the session used beyond what was seen: sub-agents' output, its own side questions."""
