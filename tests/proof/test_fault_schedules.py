@@ -18,7 +18,7 @@ from schedule_world import World
 
 SEED = int(os.environ.get("INTERLOCK_PROOF_SEED", "1"))
 A_CHUNK = 100
-CHUNKS = 2 if SCALE == 1 else 6 * SCALE
+CHUNKS = 5 if SCALE == 1 else 6 * SCALE
 
 
 @pytest.mark.parametrize("chunk", range(SEED, SEED + CHUNKS))
