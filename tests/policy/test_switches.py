@@ -185,6 +185,32 @@ async def test_a_snapshot_that_ages_is_read_anew_beside_the_calls():
         await scene.switches.check_attempt(call)
 
 
+async def test_event_loops_do_not_read_ahead_of_each_other(monkeypatch):
+    scene = Scene()
+    await scene.call(READ)
+    scene.clock.advance((AHEAD_S + FRESH_S) / 2)
+    answered, read = asyncio.Event(), scene.store.read
+
+    async def slow():
+        snapshot = await read()
+        await answered.wait()
+        return snapshot
+
+    async def idle_elsewhere():
+        idle = scene.switches.idle()
+        await asyncio.sleep(0)
+        return idle
+
+    monkeypatch.setattr(scene.store, "read", slow)
+    assert scene.switches.idle()
+    await asyncio.sleep(0)
+    assert await asyncio.to_thread(asyncio.run, idle_elsewhere())
+    assert scene.switches.idle()
+    await asyncio.sleep(0)
+    assert scene.store.reads == 2
+    answered.set()
+
+
 async def test_a_store_that_fails_is_not_asked_ahead_again_and_again():
     scene = Scene()
     await scene.call(READ)

@@ -236,7 +236,9 @@ class Switches:
         if age_s > AHEAD_S:
             if age_s > FRESH_S:
                 return False
-            if self._failed_at_s < self._read_at_s:
+            under_way = self._reading is not None and not self._reading.done()
+            # One read under way, on whichever event loop, is enough.
+            if not under_way and self._failed_at_s < self._read_at_s:
                 self._read_once()
         return self._board.idle
 
