@@ -81,8 +81,10 @@ async def test_the_order_of_queueing_is_the_order_of_writing(writer, path):
 
 async def test_what_waits_for_nobody_is_written_all_the_same(writer, path):
     writer.later(add, "a")
-    while not words(path):  # noqa: ASYNC110 - the promise is that nobody has to ask for it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not words(path):  # noqa: ASYNC110 - the promise is that nobody has to ask for it
+            await asyncio.sleep(0.01)
+    assert words(path) == ["a"]
 
 
 async def test_many_share_a_commit(writer):
